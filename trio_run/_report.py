@@ -1,0 +1,116 @@
+"""Report: what a group did, and the timeline that a person reads.
+
+This module decides how a run is told. What is told was decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from dataclasses import dataclass
+
+from ._actor import Cause, Outcome
+
+_NAME_WIDTH = 18
+_BAR_WIDTHS = (10, 40)
+_DETAIL_WIDTH = 14  # the least that is left to the details
+
+
+@dataclass(frozen=True)
+class ActorReport:
+    """One actor's part of a :class:`Report`.
+
+    ``outcome`` is "returned", "failed", "cut" (ended by a hard cancel) or "never started". ``ready``,
+    ``interrupted`` and ``stopped`` are in seconds from the group's start; None where it never came to that.
+    ``error`` is the exception it failed with, or None; ``detail`` the last value of its ``status``.
+    """
+
+    name: str
+    outcome: Outcome
+    ready: float | None
+    interrupted: float | None
+    stopped: float | None
+    error: BaseException | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a group. ``str(report)`` is a timeline to print.
+
+    ``cause`` says why it stopped; ``began`` when, in seconds from the group's start; ``duration`` how many
+    seconds the stop took. ``exit_code`` is what the process should exit with: 0 stopped as asked, 1 an actor
+    failed, 128 + n forced by a second signal n. ``actors`` has one :class:`ActorReport` each, in the order
+    in which they were added.
+    """
+
+    cause: Cause
+    duration: float
+    exit_code: int
+    actors: tuple[ActorReport, ...]
+    name: str = "group"
+    began: float = 0.0
+
+    def __str__(self) -> str:
+        # A narrower terminal wraps: a table cut off would tell less.
+        return _timeline(self, max(80, shutil.get_terminal_size((80, 24)).columns))
+
+
+def _timeline(report: Report, width: int) -> str:
+    head = f"{report.name} stopped in {report.duration:.2f} s: {report.cause} (exit code {report.exit_code})"
+    lines = textwrap.wrap(head, width, subsequent_indent="  ")
+    if not report.actors:
+        return "\n".join(lines)
+    details = [_detail(actor) for actor in report.actors]
+    columns = [
+        ["actor", *(_shorten(actor.name) for actor in report.actors)],
+        ["ready", *(_seconds(actor.ready) for actor in report.actors)],
+        ["asked", *(_seconds(actor.interrupted, report.began) for actor in report.actors)],
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    outcome_width = max(len("outcome"), *(len(actor.outcome) for actor in report.actors))
+    detail_width = max(map(len, details))
+    least, most = _BAR_WIDTHS
+    room = width - sum(widths) - 2 * (len(widths) + 1) - outcome_width
+    bar_width = max(least, min(most, room - (detail_width + 2 if detail_width else 0)))
+    detail_width = max(_DETAIL_WIDTH, room - bar_width - 2)
+    scale = f"0 s{_seconds(report.duration):>{bar_width - 5}} s"
+    bars = [scale, *(_bar(actor, report, bar_width) for actor in report.actors)]
+    outcomes = ["outcome", *(actor.outcome for actor in report.actors)]
+    for row in range(len(report.actors) + 1):
+        name, ready, asked = (column[row] for column in columns)
+        line = (
+            f"{name:<{widths[0]}}  {ready:>{widths[1]}}  {asked:>{widths[2]}}  {bars[row]}  "
+            f"{outcomes[row]:<{outcome_width}}  "
+        )
+        detail = textwrap.wrap(details[row - 1], detail_width) if row else []
+        lines.append((line + (detail[0] if detail else "")).rstrip())
+        lines.extend(" " * len(line) + rest for rest in detail[1:])
+    return "\n".join(lines)
+
+
+def _bar(actor: ActorReport, report: Report, width: int) -> str:
+    """When it was asked and how long it took, on the time line of the stop."""
+    if actor.interrupted is None or actor.stopped is None or actor.stopped < report.began:
+        return " " * width
+    unit = width / report.duration if report.duration else 0.0
+    first = max(0, min(width - 1, int((actor.interrupted - report.began) * unit)))
+    last = max(first, min(width - 1, int((actor.stopped - report.began) * unit)))
+    return (" " * first + "=" * (last - first + 1)).ljust(width)
+
+
+def _detail(actor: ActorReport) -> str:
+    parts = [actor.detail]
+    if actor.error is not None:
+        parts.insert(0, " ".join(f"{type(actor.error).__name__}: {actor.error}".split()))
+    return "; ".join(filter(None, parts))
+
+
+def _seconds(when: float | None, since: float = 0.0) -> str:
+    if when is None:
+        return "-"
+    return f"{when - since:.{2 if abs(when - since) < 1000 else 0}f}"
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
