@@ -1,0 +1,592 @@
+"""What every listener for streams does: accept, hand connections to a handler, drain, close.
+
+Decides who is accepted when, what a connection sees when it is told to end, and how it is closed. Where the
+listening sockets come from is each listener's own business.
+
+A connection's input is not ended by shutting its socket down for reading: the kernel resets such a connection
+as soon as more input arrives after our end has been sent, and a client that sends without pause would go on
+being served. Instead the bytes that have arrived when it is told are counted, and its handler may read that
+many; then it reads end of file, and a reader that waits is woken to that. What arrives later is never
+read: the close lingers and throws it away.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import errno
+import logging
+import socket as stdlib_socket
+import ssl
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal
+
+import trio
+
+from .._actor import CannotStart, split_cancelled
+from .._inside import Inside, place
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .._actor import Cause
+
+logger = logging.getLogger("trio_run")
+
+Drain = Literal["eof", "wait", "cancel"]
+
+_RECEIVE_SIZE = 65536
+_LINGER = 2.0  # seconds for a client to read our end of stream, and to close
+_HANDSHAKE_TIMEOUT = 10.0
+_FIRST_REQUEST = (
+    0.5  # seconds for the first words of a client that was accepted when the stop had begun
+)
+_ACCEPT_AT_ONCE = 100  # then others get their turn
+_PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_REASONS = {
+    errno.EADDRINUSE: "it is in use; stop the process that listens there, or choose another",
+    errno.EACCES: "permission denied; choose another, or run with more rights",
+}
+_NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+
+
+class CannotListen(CannotStart, OSError):
+    """A listener cannot listen where it should. The message names the address and the reason."""
+
+    def __init__(self, where: str, error: OSError) -> None:
+        super().__init__(
+            f"cannot listen on {where}: {_REASONS.get(error.errno or 0, error.strerror)}"
+        )
+        self.errno = error.errno
+
+
+class _InputEnded(trio.BrokenResourceError):
+    """Told to end in the midst of TLS. The handler never sees it: it reads end of file."""
+
+
+class Connection(trio.abc.HalfCloseableStream):
+    """One client's stream: like :class:`trio.SocketStream` in all it does, and it can be told to end.
+
+    ``socket`` is its Trio socket, for options and addresses; ``peer`` the client's address.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_closed",
+        "_left",
+        "_raises_at_end",
+        "_reading",
+        "_sending",
+        "_socket",
+        "_told",
+        "_trio_socket",
+        "inside",
+        "peer",
+        "scope",
+    )
+
+    def __init__(self, socket: stdlib_socket.socket, peer: object, inside: Inside) -> None:
+        self._socket = socket
+        self._trio_socket: trio.socket.SocketType | None = None
+        self.peer = peer
+        self.inside = inside
+        self.scope: trio.CancelScope | None = None  # to be cancelled, where that is how it is told
+        self._busy = 1  # until its handler begins
+        self._told = False
+        self._left: int | None = None  # told to end: this many bytes may still be read
+        self._raises_at_end = False
+        self._reading = False
+        self._sending = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Connection from {format_address(self.peer)}>"
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        if self._trio_socket is None:
+            self._trio_socket = trio.socket.from_stdlib_socket(self._socket)
+        return self._trio_socket
+
+    # What busy() does in its handler.
+
+    @property
+    def busy(self) -> bool:
+        return self._busy > 0
+
+    def enter_busy(self) -> trio.CancelScope | None:
+        self._busy += 1
+        # Nothing cancels a handler softly but its own cancel_on_stop(): only then is a shield worth its cost.
+        return self.inside.enter_busy() if self.inside._cancel_on_stop else None
+
+    def leave_busy(self, shield: trio.CancelScope | None) -> None:
+        if shield is not None:
+            self.inside.leave_busy(shield)
+        self._busy -= 1
+        if self._told and self._busy == 0:
+            self._end()
+
+    # Draining.
+
+    def tell(self) -> None:
+        """Tell it to end: at once, or when its busy block ends."""
+        self._told = True
+        if self._busy == 0:
+            self._end()
+
+    def _end(self) -> None:
+        if self.scope is not None:
+            self.scope.cancel("its listener is draining")
+        elif self._left is None and not self._closed:
+            self._left = _unread(self._socket)
+            if self._left == 0 and self._reading:
+                trio.lowlevel.notify_closing(self._socket)  # a sender wakes too, and just goes on
+
+    # The stream.
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if max_bytes is None:
+            max_bytes = _RECEIVE_SIZE
+        elif max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        if self._reading:
+            raise trio.BusyResourceError("another task is receiving from this connection")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        self._reading = True
+        try:
+            while (data := self._receive_now(max_bytes)) is None:
+                # Ends with an error when the connection is closed, or told to end: look again.
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_readable(self._socket)
+                waited = True
+        finally:
+            self._reading = False
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    def _receive_now(self, max_bytes: int) -> bytes | None:
+        """What can be read without waiting; None if there is nothing yet."""
+        self._check_open()
+        if self._left is not None:
+            if self._left == 0:
+                if self._raises_at_end:
+                    raise _InputEnded("the listener is draining")
+                return b""
+            max_bytes = min(max_bytes, self._left)
+        try:
+            data = self._socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        if self._left is not None:
+            self._left = self._left - len(data) if data else 0
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._start_sending()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        self._sending = True
+        try:
+            self._check_open()
+            with memoryview(data).cast("B") as view:
+                sent = 0
+                while sent < len(view):
+                    try:
+                        sent += self._socket.send(view[sent:] if sent else view)
+                    except BlockingIOError:
+                        await self._wait_writable()
+                        waited = True
+                    except OSError as exc:
+                        raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        finally:
+            self._sending = False
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        self._start_sending()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._sending = True
+        try:
+            self._check_open()
+            await self._wait_writable()
+        finally:
+            self._sending = False
+
+    def _start_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this connection")
+
+    async def _wait_writable(self) -> None:
+        while True:
+            try:
+                return await trio.lowlevel.wait_writable(self._socket)
+            except trio.ClosedResourceError:
+                self._check_open()  # a reader was woken, and we with it
+
+    async def send_eof(self) -> None:
+        self._start_sending()
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        try:
+            self._socket.shutdown(stdlib_socket.SHUT_WR)
+        except OSError as exc:
+            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """As :meth:`trio.SocketStream.setsockopt`."""
+        self._socket.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """As :meth:`trio.SocketStream.getsockopt`."""
+        return self._socket.getsockopt(level, option, *([buffersize] if buffersize else []))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this connection was already closed")
+
+    # Closing.
+
+    async def aclose(self) -> None:
+        """Close it. Lingers where a plain close would reset the connection and eat a reply."""
+        try:
+            await self.finish()
+        finally:
+            self.close()
+        await trio.lowlevel.checkpoint()
+
+    async def finish(self) -> None:
+        """Make it safe to close: linger, if input is unread or output not yet with the client."""
+        if self._closed or not (_unread(self._socket) or _unsent(self._socket)):
+            return
+        # Errors: the client is gone, or somebody else still uses the connection.
+        with (
+            contextlib.suppress(OSError, trio.ClosedResourceError, trio.BusyResourceError),
+            trio.move_on_after(_LINGER),
+        ):
+            self._socket.shutdown(stdlib_socket.SHUT_WR)
+            while True:
+                try:
+                    if not self._socket.recv(_RECEIVE_SIZE):
+                        return
+                    await trio.lowlevel.checkpoint()
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self._socket)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._reading or self._sending:
+                trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+class TLSConnection(trio.abc.Stream):
+    """A :class:`trio.SSLStream` that reads a plain end of file when its connection is told to end.
+
+    All that it does not say itself it leaves to the SSLStream.
+    """
+
+    def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
+        connection._raises_at_end = True
+        self._stream = trio.SSLStream(connection, context, server_side=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            return await self._stream.receive_some(max_bytes)
+        except _InputEnded:
+            return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class StreamListener(abc.ABC):
+    """What the listeners for streams share. Each has its own way to :meth:`_open` its sockets."""
+
+    def __init__(
+        self,
+        handler: Callable[[Any], Awaitable[object]],
+        *,
+        name: str,
+        backlog: int | None,
+        ssl_context: ssl.SSLContext | None,
+        drain: Drain,
+        max_connections: int | None,
+        sockets: Sequence[stdlib_socket.socket] | None,
+        grace: float | None,
+    ) -> None:
+        if not callable(handler):
+            raise TypeError(f"the handler must be an async function of one stream, not {handler!r}")
+        if drain not in ("eof", "wait", "cancel"):
+            raise ValueError(f'drain must be "eof", "wait" or "cancel", not {drain!r}')
+        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
+        for what, number in (("max_connections", max_connections), ("backlog", backlog)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"{what} must be a positive whole number or None, not {number!r}")
+        self.name = name
+        self.grace = grace
+        self.addresses: tuple[Any, ...] = ()
+        self._handler = handler
+        self._backlog = 0xFFFF if backlog is None else backlog  # the kernel has a limit of its own
+        self._ssl_context = ssl_context
+        self._drain = drain
+        self._most = sys.maxsize if max_connections is None else max_connections
+        self._given_sockets = sockets
+        self._sockets: list[stdlib_socket.socket] = []
+        self._accepting = trio.CancelScope()
+        self._connections: set[Connection] = set()
+        self._waiting: deque[Connection] = deque()  # accepted at the stop, above max_connections
+        self._room = trio.Event()
+        self._exhausted = False  # short of descriptors or memory, and has said so
+        self._draining = False
+        self._drained = self._cut = self._failed = 0
+
+    @property
+    def status(self) -> str:
+        """How many connections, and how many of them are busy; in the end, how many were drained and cut."""
+        if self._draining and not self._connections:
+            told = f"{self._drained:,} drained, {self._cut:,} cut"
+        else:
+            busy = sum(connection.busy for connection in self._connections)
+            told = f"{len(self._connections):,} connections, {busy:,} busy"
+        return told + (f", {self._failed:,} failed" if self._failed else "")
+
+    @abc.abstractmethod
+    async def _open(self) -> list[stdlib_socket.socket]:
+        """Bound sockets; who calls this listens on them, and closes them."""
+
+    def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
+        """Begin to drain."""
+        self._accepting.cancel("the listener was interrupted")
+
+    async def execute(
+        self, *, task_status: trio.TaskStatus[Sequence[Any]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen, and serve until interrupted and drained. Started with its addresses when it listens."""
+        here = place.get()
+        self._inside = Inside() if here is None else here.inside
+        try:
+            self._sockets = await self._open()
+            for listening in self._sockets:
+                self._listen(listening)
+            self.addresses = tuple(listening.getsockname() for listening in self._sockets)
+            async with trio.open_nursery() as self._nursery:
+                task_status.started(self.addresses)
+                with self._accepting:
+                    async with trio.open_nursery() as acceptors:
+                        for listening in self._sockets:
+                            acceptors.start_soon(self._accept, listening)
+                await self._start_draining()
+        finally:
+            self._close_sockets()
+            self._cut += len(self._connections)  # those that still waited for their turn
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    def _listen(self, bound: stdlib_socket.socket) -> None:
+        bound.setblocking(False)
+        try:
+            bound.listen(self._backlog)
+        except OSError as exc:
+            raise CannotListen(format_address(bound.getsockname()), exc) from exc
+
+    async def _start_draining(self) -> None:
+        self._draining = True
+        for listening in self._sockets:
+            # What the kernel has accepted is a client's connection: closing would reset it.
+            while await self._accept_some(listening):
+                await trio.lowlevel.checkpoint()
+        self._close_sockets()
+        for connection in self._connections:
+            self._tell(connection)
+
+    def _tell(self, connection: Connection) -> None:
+        if self._drain != "wait":
+            connection.tell()
+
+    def _close_sockets(self) -> None:
+        for listening in self._sockets:
+            listening.close()
+
+    # Accepting.
+
+    async def _accept(self, listening: stdlib_socket.socket) -> None:
+        while True:
+            while len(self._connections) >= self._most:
+                self._room = trio.Event()
+                await self._room.wait()
+            await trio.lowlevel.wait_readable(listening)
+            await self._accept_some(listening)
+
+    async def _accept_some(self, listening: stdlib_socket.socket) -> bool:
+        """Accept what is there and there is room for. Returns False when the queue is empty."""
+        for _ in range(_ACCEPT_AT_ONCE):
+            if len(self._connections) >= self._most and not self._draining:
+                break
+            try:
+                accepted, peer = listening.accept()
+            except BlockingIOError:
+                return False
+            except OSError as exc:
+                if exc.errno in _NOT_LISTENING:
+                    raise
+                if exc.errno in _EXHAUSTED:
+                    await self._pause(exc)
+                    break
+                continue  # that client is gone already
+            self._exhausted = False
+            accepted.setblocking(False)
+            self._admit(Connection(accepted, peer, self._inside))
+        return True
+
+    async def _pause(self, exc: OSError) -> None:
+        if not self._exhausted:
+            self._exhausted = True
+            logger.error("%s: accepting is paused: %s (%s)", self.name, exc.strerror, self.status)
+        if self._draining:  # only those who leave can make room
+            for connection in self._connections:
+                self._tell(connection)
+        await trio.sleep(_PAUSE)
+
+    def _admit(self, connection: Connection) -> None:
+        serving = len(self._connections) - len(self._waiting)
+        self._connections.add(connection)
+        if serving < self._most:
+            self._nursery.start_soon(self._serve, connection)
+        else:
+            self._waiting.append(connection)
+
+    # Serving.
+
+    async def _serve(self, connection: Connection) -> None:
+        """The task of one connection."""
+        place.set(connection)
+        cut = False
+        try:
+            if self._drain == "cancel":
+                with trio.CancelScope() as connection.scope:
+                    await self._converse(connection)
+            else:
+                await self._converse(connection)
+        except BaseException as exc:
+            cut, error = split_cancelled(exc)
+            if error is not None and not isinstance(error, Exception):
+                raise
+            if error is not None:
+                self._tell_failure(connection, error)
+        finally:
+            connection.close()
+            self._connections.discard(connection)
+            self._room.set()
+        if self._draining:
+            self._cut += cut
+            self._drained += not cut
+            if self._waiting and not cut:
+                self._nursery.start_soon(self._serve, self._waiting.popleft())
+
+    async def _converse(self, connection: Connection) -> None:
+        stream: Connection | TLSConnection = connection
+        if self._ssl_context is not None:
+            stream = TLSConnection(connection, self._ssl_context)
+            if not await self._handshake(stream, connection):
+                return
+        if self._draining:
+            # It was still on its way in when the stop came: it is owed an answer to its first request.
+            with trio.move_on_after(_FIRST_REQUEST):
+                await trio.lowlevel.wait_readable(connection._socket)
+            self._tell(connection)
+        connection.leave_busy(None)
+        try:
+            await self._handler(stream)
+        except Exception as exc:
+            self._tell_failure(connection, exc)
+            await connection.finish()  # without a close_notify: what was sent may not be the whole
+        else:
+            if stream is connection:
+                await connection.finish()
+            else:
+                await stream.aclose()
+
+    async def _handshake(self, stream: TLSConnection, connection: Connection) -> bool:
+        reason = "it took too long"
+        with trio.move_on_after(_HANDSHAKE_TIMEOUT):
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError as exc:
+                reason = str(exc.__cause__ or exc)
+            else:
+                return True
+        peer = format_address(connection.peer)
+        logger.info("%s: no TLS handshake with %s: %s", self.name, peer, reason)
+        return False
+
+    def _tell_failure(self, connection: Connection, error: Exception) -> None:
+        self._failed += 1
+        peer = format_address(connection.peer)
+        if isinstance(
+            error, trio.BrokenResourceError
+        ):  # the client's doing: no news to the programmer
+            logger.info("%s: the connection from %s broke: %s", self.name, peer, error)
+        else:
+            logger.error("%s: the handler failed for %s", self.name, peer, exc_info=error)
+
+
+def format_address(address: object) -> str:
+    """An address as people write it: "127.0.0.1:80", "[::1]:80", or a path."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    if isinstance(address, bytes):
+        return repr(address)
+    return str(address) or "a client without a name"
+
+
+if sys.platform == "win32":  # pragma: no cover - tested on Linux
+
+    def _unread(socket: stdlib_socket.socket) -> int:
+        """How many bytes have arrived and not been read."""
+        try:
+            return len(socket.recv(_RECEIVE_SIZE, stdlib_socket.MSG_PEEK))
+        except OSError:
+            return 0
+
+    def _unsent(_socket: stdlib_socket.socket) -> int:
+        """How many bytes have been sent and not been acknowledged. It can't be known here."""
+        return 0
+
+else:
+    import fcntl
+    import termios
+
+    def _count(socket: stdlib_socket.socket, what: int) -> int:
+        try:
+            return int.from_bytes(fcntl.ioctl(socket, what, b"\0\0\0\0"), sys.byteorder)
+        except OSError:
+            return 0
+
+    def _unread(socket: stdlib_socket.socket) -> int:
+        """How many bytes have arrived and not been read."""
+        return _count(socket, termios.FIONREAD)
+
+    def _unsent(socket: stdlib_socket.socket) -> int:
+        """How many bytes have been sent and not been acknowledged: known on Linux, 0 elsewhere."""
+        return _count(socket, termios.TIOCOUTQ) if sys.platform == "linux" else 0

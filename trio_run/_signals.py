@@ -1,0 +1,126 @@
+"""SignalReceiver: which signals stop the group, and which call a function.
+
+What a stop by a signal does, and what a second one does, is the group's business.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._actor import Member
+from ._inside import place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+logger = logging.getLogger("trio_run")
+
+_UNCATCHABLE = frozenset(
+    getattr(signal, name) for name in ("SIGKILL", "SIGSTOP") if hasattr(signal, name)
+)
+
+
+class SignalReceiver:
+    """An actor that stops its group at a signal: gracefully at the first, hard at the second.
+
+    A third is left to Python's default, as are all of them once the group has stopped. It is a daemon, so it
+    listens until everything else has stopped.
+
+    Args:
+      signals: those that stop the group; SIGINT and SIGTERM if none is given.
+      handlers: functions to call at other signals, ``{signal.SIGHUP: reload}``: plain or async, without arguments.
+        They run one after the other, in the order in which the signals came (one that comes twice before it is
+        looked at counts once). One that raises is logged, and the group goes on. Async ones are
+        cancelled softly at the stop.
+
+    Raises:
+      TypeError, ValueError: for something that is no signal or cannot be caught, and for a signal that is both.
+      RuntimeError: from :meth:`execute`, outside a group or outside the main thread, the only one that
+        Python lets catch signals.
+    """
+
+    name = "signals"
+    daemon = True
+
+    def __init__(
+        self,
+        *signals: signal.Signals | int,
+        handlers: Mapping[signal.Signals, Callable[[], object]] | None = None,
+    ) -> None:
+        self.signals = tuple(_check_signal(s) for s in signals or (signal.SIGINT, signal.SIGTERM))
+        self.handlers = {_check_signal(s): fn for s, fn in (handlers or {}).items()}
+        for signum, fn in self.handlers.items():
+            if not callable(fn):
+                raise TypeError(f"the handler of {signum.name} must be a function, not {fn!r}")
+            if signum in self.signals:
+                raise ValueError(f"{signum.name} can't both stop the group and have a handler")
+        # Set by trio_run.run(): called when a signal to stop arrives, even while the event loop is blocked.
+        self._on_arrival: Callable[[], None] | None = None
+
+    async def execute(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        here = place.get()
+        if here is None or not isinstance(here.inside, Member):
+            raise RuntimeError("SignalReceiver stops the group it is in: add() it to one")
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "signals can be received in the main thread only: run Trio there, or leave the SignalReceiver "
+                "out and call the group's stop()"
+            )
+        group = here.inside._group
+        to_handle, handled = trio.open_memory_channel[signal.Signals](len(self.handlers) + 1)
+        with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
+            if self._on_arrival is not None:
+                for signum in self.signals:
+                    _tap(signum, self._on_arrival)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._handle, handled)
+                task_status.started()
+                async for number in received:
+                    signum = signal.Signals(number)
+                    if signum not in self.handlers:
+                        if group._signalled(signum):
+                            break  # and leave the next one to Python
+                    else:
+                        await to_handle.send(signum)
+                nursery.cancel_scope.cancel("a second signal came")
+
+    async def _handle(self, arrived: trio.MemoryReceiveChannel[signal.Signals]) -> None:
+        async for signum in arrived:
+            logger.info("%s: %s received", self.name, signum.name)
+            try:
+                pending = self.handlers[signum]()
+                if inspect.isawaitable(pending):
+                    await pending
+            except Exception:
+                logger.exception("%s: the handler of %s failed", self.name, signum.name)
+
+
+def _check_signal(number: int) -> signal.Signals:
+    try:
+        signum = signal.Signals(number)
+    except ValueError:
+        raise ValueError(f"{number!r} is not a signal of this platform") from None
+    if signum in _UNCATCHABLE:
+        raise ValueError(f"{signum.name} can't be caught: no program can handle it")
+    return signum
+
+
+def _tap(signum: signal.Signals, call: Callable[[], None]) -> None:
+    """Call a function too, before the handler that is installed; who restores that one ends it."""
+    handler = signal.getsignal(signum)
+
+    def both(number: int, frame: FrameType | None) -> None:
+        call()
+        if callable(handler):
+            handler(number, frame)
+
+    signal.signal(signum, both)
