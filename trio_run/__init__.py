@@ -1,0 +1,62 @@
+"""A lifecycle for Trio programs.
+
+A program told to stop, by a signal, a failure or a call, stops taking new work, finishes the work it has, closes
+things in the right order, gives up on what hangs, says what happened, and exits with the right code::
+
+    import trio
+    from trio_run import Group, SignalReceiver, TCPListener
+
+    async def echo(stream):
+        async for chunk in stream:
+            await stream.send_all(chunk)
+
+    async def main():
+        group = Group(grace=30)
+        group.add(SignalReceiver())               # SIGINT, SIGTERM
+        group.add(TCPListener(echo, 7000))
+        await group.run()
+
+    trio.run(main)
+
+The tour:
+
+* A :class:`Group` runs actors; the first to exit stops all. :class:`Actor` says what an actor is, :class:`Member`
+  is one in its group, :class:`Cause` why it all stops, :class:`Report` what became of it, and :class:`GroupFailed`
+  what is raised when an actor failed. An actor raises :class:`CannotStart` for what a person can mend.
+* :func:`run` is all that for a whole process: signals, exit code, and a watchdog.
+* Code inside an actor says and asks: :class:`busy`, :func:`stopping`, :func:`wait_stopping`,
+  :func:`cancel_on_stop`.
+* Ready-made actors: :class:`SignalReceiver`, :class:`TCPListener`, :class:`BackgroundTasks`, :func:`every`.
+
+Everything is logged on the logger ``trio_run``.
+"""
+
+from ._actor import Actor, CannotStart, Cause, Member, State
+from ._group import Group, GroupFailed
+from ._inside import busy, cancel_on_stop, stopping, wait_stopping
+from ._listeners._tcp import TCPListener
+from ._report import ActorReport, Report
+from ._run import run
+from ._signals import SignalReceiver
+from ._tasks import BackgroundTasks, every
+
+__all__ = [
+    "Actor",
+    "ActorReport",
+    "BackgroundTasks",
+    "CannotStart",
+    "Cause",
+    "Group",
+    "GroupFailed",
+    "Member",
+    "Report",
+    "SignalReceiver",
+    "State",
+    "TCPListener",
+    "busy",
+    "cancel_on_stop",
+    "every",
+    "run",
+    "stopping",
+    "wait_stopping",
+]
