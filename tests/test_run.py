@@ -1,18 +1,263 @@
-"""run(): rules 21 and 22, in real processes."""
+"""run(): rules 21 and 22, in real processes, and what it refuses."""
 
+import logging
 import signal
+import threading
+
+import pytest
+import trio
+
+from trio_run import Group, State, run
 
 from .process import open_program
 
 
+def program(body: str, call: str) -> str:
+    """The source of a program: its actors, and its call of run()."""
+    return f"import signal, sys, time, trio\nfrom trio_run import *\n{body}\nsys.exit({call})\n"
+
+
+FAILING = """
+async def boiler():
+    await trio.sleep(0)
+    raise ValueError("too hot")
+"""
+
+# Says "stuck" from inside an actor, then blocks the event loop.
+BLOCKING = """
+async def spin():
+    print("stuck")
+    while True: pass
+"""
+
+
 async def test_rule_22_stopped_as_asked_is_0() -> None:
-    source = """
-        import sys, trio
-        from trio_run import run
-        sys.exit(run(trio.sleep_forever))
-    """
-    async with open_program(source=source) as program:
-        await program.line_with("ready")
-        program.signal(signal.SIGTERM)
-        assert await program.exit_code() == 0
-        assert "SIGTERM received (exit code 0)" in program.output
+    async with open_program(source=program("", "run(trio.sleep_forever, name='shop')")) as server:
+        await server.line_with("shop: ready")
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 0
+        assert "shop: stopping: SIGTERM received\n" in server.output
+        assert "SIGTERM received (exit code 0)\n" in server.output
+        assert "Traceback" not in server.output
+
+
+async def test_rule_22_an_actor_that_returned_is_0() -> None:
+    async with open_program(source=program("", "run(trio.lowlevel.checkpoint)")) as server:
+        assert await server.exit_code() == 0
+        assert "'checkpoint' returned (exit code 0)" in server.output
+
+
+async def test_rule_22_a_failed_actor_is_1_with_its_traceback_and_its_name() -> None:
+    source = program(FAILING, "run(trio.sleep_forever, boiler)")
+    async with open_program(source=source) as server:
+        assert await server.exit_code() == 1
+        assert "Traceback (most recent call last):\n" in server.output
+        assert "ValueError: too hot\nin actor 'boiler' of group 'group'\n" in server.output
+        assert "in boiler\n" in server.output  # the line where it was raised
+        assert "(exit code 1)" in server.output
+
+
+async def test_rule_22_every_failure_has_its_traceback_nested_ones_too() -> None:
+    body = (
+        FAILING
+        + """
+async def pump():
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise KeyError("dry")
+inner = Group(name="cellar")
+inner.add(boiler)
+"""
+    )
+    async with open_program(source=program(body, "run(inner, pump)")) as server:
+        assert await server.exit_code() == 1
+        assert "ValueError: too hot\nin actor 'boiler' of group 'cellar'\n" in server.output
+        assert "KeyError: 'dry'\nin actor 'pump' of group 'group'\n" in server.output
+
+
+async def test_rule_22_forced_by_a_second_signal_is_128_plus_n() -> None:
+    body = """
+async def stubborn():
+    with busy():
+        await trio.sleep_forever()
+"""
+    async with open_program(source=program(body, "run(stubborn)")) as server:
+        await server.line_with("ready")
+        server.signal(signal.SIGTERM)
+        await server.line_with("stopping: SIGTERM")
+        server.signal(signal.SIGINT)
+        assert await server.exit_code() == 128 + signal.SIGINT
+        assert "forced by a second signal, SIGINT: cut stubborn" in server.output
+
+
+async def test_rule_21_a_blocked_event_loop_is_ended_with_every_stack() -> None:
+    source = program(BLOCKING, "run(spin, grace=0.2, abort_after=0.3)")
+    async with open_program(source=source) as server:
+        await server.line_with("stuck")
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 1
+        assert "in spin\n" in server.output
+
+
+async def test_rule_21_a_second_signal_to_a_blocked_event_loop_leaves_it_only_abort_after() -> None:
+    source = program(BLOCKING, "run(spin, grace=1000, abort_after=0.3)")
+    async with open_program(source=source) as server:
+        await server.line_with("stuck")
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGINT)
+        assert await server.exit_code() == 1
+        assert "in spin\n" in server.output
+
+
+async def test_rule_21_an_actor_that_ignores_its_hard_cancel_is_ended() -> None:
+    body = """
+async def deaf():
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+"""
+    source = program(body, "run(deaf, trio.lowlevel.checkpoint, grace=0.1, abort_after=0.3)")
+    async with open_program(source=source) as server:
+        assert await server.exit_code() == 1
+        assert (
+            "the grace of 0.1 s is over: cut deaf (and, not yet asked, signals)\n" in server.output
+        )
+        assert "Timeout (" in server.output
+
+
+async def test_rule_21_a_loop_that_is_blocked_when_the_stop_has_another_cause_is_ended() -> None:
+    body = (
+        BLOCKING
+        + """
+async def first_to_exit():
+    pass
+async def later():
+    await wait_stopping()
+    await spin()
+"""
+    )
+    source = program(
+        body,
+        "run(first_to_exit, (Pair := type('Pair', (), "
+        "{'execute': staticmethod(later), 'interrupt': staticmethod(lambda cause: None)}))(),"
+        " grace=0.1, abort_after=0.3)",
+    )
+    async with open_program(source=source) as server:
+        assert await server.exit_code() == 1
+        assert "in spin\n" in server.output
+
+
+async def test_rule_21_the_watchdog_is_off_when_run_has_returned() -> None:
+    body = """
+code = run(trio.lowlevel.checkpoint, grace=0.1, abort_after=0.1)
+time.sleep(0.5)
+"""
+    async with open_program(source=program(body, "code + 7")) as server:
+        assert await server.exit_code() == 7
+
+
+async def test_an_endless_grace_sets_no_watchdog() -> None:
+    source = program("", "run(trio.sleep_forever, grace=float('inf'))")
+    async with open_program(source=source) as server:
+        await server.line_with("ready")
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 0
+
+
+async def test_what_a_person_can_mend_is_one_sentence() -> None:
+    body = """
+async def opener(*, task_status):
+    raise CannotStart("the cellar is locked: fetch the key")
+inner = Group()
+inner.add(opener)
+"""
+    async with open_program(source=program(body, "run(inner, trio.sleep_forever)")) as server:
+        assert await server.exit_code() == 1
+        assert server.output == "the cellar is locked: fetch the key\n"
+
+
+async def test_a_program_that_has_set_up_logging_keeps_it() -> None:
+    body = "import logging\nlogging.basicConfig(level='WARNING', format='LOG %(message)s')"
+    source = program(body + FAILING, "run(boiler)")
+    async with open_program(source=source) as server:
+        assert await server.exit_code() == 1
+        assert server.output.startswith(
+            "LOG group: stopping: 'boiler' failed: ValueError: too hot\n"
+        )
+        assert "exit code" not in server.output
+
+
+async def test_ctrl_c_without_a_receiver_stops_gracefully_and_propagates() -> None:
+    body = """
+async def careful():
+    try:
+        with busy():
+            await wait_stopping()
+            print("asked")
+    finally:
+        print("cleaned up")
+async def teller():
+    await trio.testing.wait_all_tasks_blocked()
+    print("begun")
+    await trio.sleep_forever()
+"""
+    source = "import trio.testing\n" + program(body, "run(careful, teller, signals=())")
+    async with open_program(source=source) as server:
+        await server.line_with("begun")
+        server.signal(signal.SIGINT)
+        assert await server.exit_code() == -signal.SIGINT
+        assert "asked\ncleaned up\n" in server.output
+        assert "KeyboardInterrupt" in server.output
+
+
+async def test_system_exit_in_an_actor_is_the_programs_exit() -> None:
+    body = """
+async def leaver():
+    raise SystemExit(17)
+"""
+    async with open_program(source=program(body, "run(leaver, trio.sleep_forever)")) as server:
+        assert await server.exit_code() == 17
+
+
+def test_a_group_is_run_itself() -> None:
+    group = Group(name="mine", grace=3)
+    group.add(trio.lowlevel.checkpoint, name="short")
+    assert run(group) == 0
+    assert group.state is State.STOPPED
+    assert [member.name for member in group.members] == ["short", "signals"]
+
+
+def test_a_group_has_its_own_grace() -> None:
+    with pytest.raises(TypeError, match="give them there"):
+        run(Group(), grace=3)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_abort_after_must_be_a_time(seconds: float) -> None:
+    with pytest.raises(ValueError, match="abort_after must be"):
+        run(abort_after=seconds)
+
+
+def test_its_own_logging_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("trio_run")
+    monkeypatch.setattr(logger, "propagate", False)  # pytest's handlers are further up
+    assert run(trio.lowlevel.checkpoint) == 0
+    assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+
+
+def test_signals_need_the_main_thread() -> None:
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(run(trio.sleep_forever)))
+    thread.start()
+    thread.join()
+    assert codes == [1]
+
+
+def test_without_signals_it_runs_in_any_thread() -> None:
+    codes = []
+    thread = threading.Thread(
+        target=lambda: codes.append(run(trio.lowlevel.checkpoint, signals=()))
+    )
+    thread.start()
+    thread.join()
+    assert codes == [0]

@@ -18,7 +18,7 @@ The order of events of a stop
 Why it is race-free
 -------------------
 
-Everything here runs in Trio's thread, and nothing but :meth:`Group._wait` has a checkpoint. Actors, signals and
+Everything here runs in Trio's thread, and nothing but :meth:`Group._wait` has a checkpoint once the actors are started. Actors, signals and
 callers record what happened and ring the bell; one task, that of ``run()``, acts on it. So interrupts are called
 from one place only, never from within the code that brought the stop about, and two things can't be
 decided at the same time. The bell is replaced before the state is looked at: a ring during the look is heard in
@@ -122,7 +122,7 @@ class Group:
         self._interrupting = False  # have the interrupts begun?
         self._cutting = False  # is the deadline past?
         self._cancelled_outside = False
-        self._unready = 0  # begun or to begin, not ready yet
+        self._unready = 0  # not ready yet, and not given up on
         self._running = 0  # not daemons, not stopped
         self._workers = 0  # not daemons, not over
         self._left = 0  # not over
@@ -219,6 +219,8 @@ class Group:
             on_error=on_error,
         )
         self._members.append(member)
+        self._unready += 1
+        self._running += not member.daemon
         for need in needed:
             need._dependents.append(member)
             need._blockers += 1
@@ -295,14 +297,24 @@ class Group:
         self._state = State.STARTING if self._cause is None else State.STOPPING
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for member in self._members:
-                self._start(member)
+            await self._start_all()
             if self._running == 0:
                 self._request_stop(Cause(reason="there was nothing to keep it running"))
             await self._supervise(task_status)
         self._nursery = None
         self._state = State.STOPPED
         return self._report()
+
+    async def _start_all(self) -> None:
+        daemons = [member for member in self._members if member.daemon]
+        others = [member for member in self._members if not member.daemon]
+        for member in daemons:
+            self._start(member)
+        if daemons:
+            # They run to their first checkpoint before the rest begins: signals are received by then.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        for member in others:
+            self._start(member)
 
     async def _supervise(self, task_status: trio.TaskStatus[None]) -> None:
         told = False
@@ -421,7 +433,10 @@ class Group:
 
     def _cut(self, members: list[Member], why: str) -> None:
         if members:
-            logger.warning("%s: %s: cut %s", self.name, why, _names(members))
+            asked = [member for member in members if member.interrupted_at is not None]
+            unasked = [member for member in members if member.interrupted_at is None]
+            names = _names(asked) + (f" (and, not yet asked, {_names(unasked)})" if unasked else "")
+            logger.warning("%s: %s: cut %s", self.name, why, names.lstrip())
             self._at(trio.current_time() + _STUCK_AFTER, partial(self._log_stuck, members))
         for member in members:
             member._cut()
@@ -485,8 +500,6 @@ class Group:
 
     def _start(self, member: Member) -> None:
         assert self._nursery is not None
-        self._unready += 1
-        self._running += not member.daemon
         if self._cause is not None or member._asked:
             member._never_begin()
         else:
@@ -676,9 +689,16 @@ def _check_seconds(name: str, seconds: float) -> float:
     return seconds
 
 
+def cannot_start(error: BaseException | None) -> bool:
+    """Is it nothing but sentences for a person, who need no more than those?"""
+    if isinstance(error, GroupFailed):
+        return all(map(cannot_start, error.exceptions))
+    return isinstance(error, CannotStart)
+
+
 def _level(cause: Cause) -> int:
-    if isinstance(cause.error, CannotStart):
-        return logging.DEBUG  # the sentence is said once, by who runs the group
+    if cannot_start(cause.error):
+        return logging.DEBUG  # who runs the group says it, once
     return logging.INFO if cause.error is None else logging.ERROR
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._actor import CannotStart
-from ._group import Group, GroupFailed
+from ._group import Group, GroupFailed, cannot_start
 from ._signals import SignalReceiver
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def _main(group: Group) -> int:
     except GroupFailed as failed:
         report = failed.report
         _tell_failures(failed)
-    if not isinstance(report.cause.error, CannotStart):  # else there is nothing to tell but that
+    if not cannot_start(report.cause.error):  # else that sentence tells it all
         logger.info("%s", report)
     return report.exit_code
 
