@@ -1,0 +1,1 @@
+"""What a stop costs, measured beside plain Trio."""

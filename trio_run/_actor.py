@@ -251,9 +251,11 @@ class Member(Inside):
         outside = trio.current_effective_deadline() == -math.inf
         if error is not None:
             self._outcome = "failed"
+        elif self._task is None:
+            self._outcome = "never started"
         elif cancelled and (self._hard or outside):
             self._outcome = "cut"
-        elif self._task is not None:
+        else:
             self._outcome = "returned"
             if self._takes_status and (
                 self.ready_at is None and not cancelled and not self._stopping.is_set()
@@ -321,9 +323,9 @@ class Member(Inside):
     def _cut(self) -> None:
         """Cancel it hard, and its interrupt."""
         self._pierce()
-        self._scope.cancel("its grace was over")
+        self._scope.cancel("it was cut")
         if self._interrupt_scope is not None:
-            self._interrupt_scope.cancel("its grace was over")
+            self._interrupt_scope.cancel("it was cut")
 
     def _stacks(self) -> Iterator[str]:
         """Where its tasks are: for one that does not end."""

@@ -150,7 +150,10 @@ class Group:
 
     @property
     def status(self) -> str:
-        """One line for logs: how many of its actors run."""
+        """One line for logs: how many of its actors run; in the end, what became of them."""
+        if self._state is State.STOPPED:
+            outcomes = Counter(_actor_report(member, 0.0).outcome for member in self._members)
+            return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
         running = sum(member.stopped_at is None for member in self._members)
         return f"{running} of {len(self._members)} actors running"
 
@@ -269,17 +272,15 @@ class Group:
         if self._state is not State.NEW:
             raise RuntimeError(f"group {self.name!r} has run before: a group runs once")
         report = await self._run(task_status)
-        failures = [
-            error
-            for member, error in self._failures
-            if member.on_error == "stop" and isinstance(error, Exception)
-        ]
+        failures = self._failures_that_count()
         failed: GroupFailed | None = None
         if failures:
             count = "an actor failed" if len(failures) == 1 else f"{len(failures)} failures"
             failed = GroupFailed(f"group {self.name!r}: {count}", failures, report)
-        for error in self._exits:
-            raise error from failed  # bare, for Python to exit with
+        if self._exits and failed is not None:
+            raise self._exits[0] from failed
+        if self._exits:
+            raise self._exits[0]  # bare, for Python to exit with
         if failed is not None:
             raise failed
         if self._cancelled_outside:
@@ -294,7 +295,10 @@ class Group:
     async def _run(self, task_status: trio.TaskStatus[None]) -> Report:
         self._token = trio.lowlevel.current_trio_token()
         self._began_at = self._stopping_at = trio.current_time()
-        self._state = State.STARTING if self._cause is None else State.STOPPING
+        self._state = State.STARTING
+        asked, self._cause = self._cause, None
+        if asked is not None:
+            self._request_stop(asked)  # before it ran: it starts nothing
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await self._start_all()
@@ -328,7 +332,9 @@ class Group:
                 self._cut_all()
             over = self._interrupting and self._left == 0
             # A caller that waits for it to be ready is not to wait for ever, nor be told of an error that is none.
-            if not told and (self.ready or (over and not self._failures and not self._exits)):
+            if not told and (
+                self.ready or (over and not self._failures_that_count() and not self._exits)
+            ):
                 told = True
                 task_status.started()
             if over:
@@ -359,9 +365,7 @@ class Group:
             member._blockers = len(member._dependents)
         for member in self._members:
             if member._task is None and member._needs:
-                member._scope.cancel(
-                    "its group is stopping"
-                )  # it waits for what it needs, and never starts
+                member._scope.cancel("its group is stopping")  # it waits for these: never starts
             self._check_over(member)
         self._due.extend(self._members)
 
@@ -394,7 +398,7 @@ class Group:
         if grace is None and not self._interrupting:
             grace = self.grace
         if grace is not None and not member._finished:
-            self._at(trio.current_time() + grace, partial(self._cut_late, member))
+            self._at(trio.current_time() + grace, partial(self._cut_late, member, grace))
         if self._cutting:
             member._cut()
         self._check_over(member)
@@ -416,9 +420,9 @@ class Group:
             if self._workers == 0:
                 self._due.extend(other for other in self._members if other.daemon)
 
-    def _cut_late(self, member: Member) -> None:
+    def _cut_late(self, member: Member, grace: float) -> None:
         if not member._finished:
-            self._cut([member], f"its grace of {member.grace:g} s is over")
+            self._cut([member], f"its grace of {grace:g} s is over")
 
     def _cut_all(self) -> None:
         self._cutting = True
@@ -612,14 +616,19 @@ class Group:
                     "".join(member._stacks()).rstrip(),
                 )
 
+    def _failures_that_count(self) -> list[Exception]:
+        return [
+            error
+            for member, error in self._failures
+            if member.on_error == "stop" and isinstance(error, Exception)
+        ]
+
     def _report(self) -> Report:
         assert self._cause is not None
         if self._forced is not None:
             exit_code = 128 + self._forced
         else:
-            exit_code = int(
-                any(member.on_error == "stop" for member, _ in self._failures) or bool(self._exits)
-            )
+            exit_code = int(bool(self._failures_that_count() or self._exits))
         return Report(
             cause=self._cause,
             duration=trio.current_time() - self._stopping_at,
