@@ -91,6 +91,7 @@ class _Owner(Protocol):
     def _member_exited(self, member: Member, *, cancelled_outside: bool) -> None: ...
     def _member_failed(self, member: Member, error: BaseException) -> None: ...
     def _member_asked(self, member: Member) -> None: ...
+    def _interrupt_failed(self, member: Member, error: BaseException) -> None: ...
     def _interrupt_finished(self, member: Member) -> None: ...
     def _signalled(self, signum: signal.Signals) -> bool: ...
 
@@ -234,6 +235,7 @@ class Member(Inside):
         self._stopped.set()
         self._group._member_exited(self, cancelled_outside=cancelled_outside)
 
+    @trio.lowlevel.enable_ki_protection
     async def _live(self) -> None:
         """Its task: wait for what it needs, execute, report. It never raises."""
         error: BaseException | None = None
@@ -281,7 +283,7 @@ class Member(Inside):
             raise TypeError(
                 f"actor {self.name!r} must be an async function: {self._execute!r} returned {pending!r}"
             )
-        await pending
+        await _unprotected(pending)
 
     def _now_ready(self) -> None:
         self.ready_at = trio.current_time()
@@ -295,12 +297,17 @@ class Member(Inside):
         if self._interrupt is None:
             self._scope.cancel(cause.reason)
             return None
-        pending = self._interrupt(cause)
+        outside = place.set(self)
+        try:
+            pending = self._interrupt(cause)
+        finally:
+            place.reset(outside)
         if not inspect.isawaitable(pending):
             return None
         self._interrupt_scope = trio.CancelScope()
         return pending
 
+    @trio.lowlevel.enable_ki_protection
     async def _finish_interrupt(self, pending: Awaitable[object]) -> None:
         """The task of an async interrupt. It never raises."""
         assert self._interrupt_scope is not None
@@ -309,15 +316,14 @@ class Member(Inside):
         cancelled, error = False, None
         try:
             with self._interrupt_scope:
-                await pending
+                await _unprotected(pending)
         except BaseException as exc:
             cancelled, error = split_cancelled(exc)
         if cancelled or self._interrupt_scope.cancelled_caught:
             self._outcome = "cut" if self._outcome == "returned" else self._outcome
         self._interrupt_scope = None
         if error is not None:
-            self._cut()
-            self._group._member_failed(self, error)
+            self._group._interrupt_failed(self, error)
         self._group._interrupt_finished(self)
 
     def _cut(self) -> None:
@@ -344,9 +350,18 @@ class _TaskStatus:
         self._member = member
 
     def started(self, _value: object = None) -> None:
+        name = self._member.name
         if self._member.ready_at is not None:
-            raise RuntimeError(f"actor {self._member.name!r} called task_status.started() twice")
+            raise RuntimeError(f"actor {name!r} called task_status.started() twice")
+        if self._member.stopped_at is not None:
+            raise RuntimeError(f"actor {name!r} called task_status.started() after it had stopped")
         self._member._now_ready()
+
+
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(pending: Awaitable[object]) -> None:
+    """Await what is the user's: there Ctrl-C may land anywhere, and in our own bookkeeping nowhere."""
+    await pending
 
 
 def _task_stacks(task: trio.lowlevel.Task | None) -> Iterator[str]:
@@ -363,10 +378,9 @@ def split_cancelled(exc: BaseException) -> tuple[bool, BaseException | None]:
     """Whether there is a Cancelled in it, and what else there is."""
     if isinstance(exc, trio.Cancelled):
         return True, None
-    if isinstance(exc, BaseExceptionGroup):
-        cancelled, rest = exc.split(trio.Cancelled)
-        return cancelled is not None, rest
-    return False, exc
+    if isinstance(exc, BaseExceptionGroup) and exc.subgroup(trio.Cancelled) is not None:
+        return True, exc.split(trio.Cancelled)[1]
+    return False, exc  # the object itself: a split would copy it
 
 
 def read_actor(

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from ._actor import CannotStart, Cause, Member, Policy, State, read_actor
-from ._report import ActorReport, Report
+from ._report import ActorReport, Report, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -104,13 +104,13 @@ class Group:
             )
         self._state = State.NEW
         self._members: list[Member] = []
-        self._names: Counter[str] = Counter()
+        self._names: dict[str, int] = {}  # and the last number each was given
         self._cause: Cause | None = None
-        self._failures: list[tuple[Member, BaseException]] = []
-        self._exits: list[BaseException] = []  # KeyboardInterrupt, SystemExit and the like
+        self._failures: list[tuple[Member, Exception]] = []
+        self._exits: list[BaseException] = []  # KeyboardInterrupt, SystemExit and the like, bare
         self._signal: signals.Signals | None = None  # the first that asked for a stop
         self._forced: signals.Signals | None = None  # the one that cut the stop short
-        # Set by trio_run.run(): told at each new deadline, in seconds from now.
+        # Set by trio_run.run(): told when the stop is to be over, in seconds from now.
         self._on_deadline: Callable[[float], None] | None = None
         # From here on it is of use only while the group runs.
         self._token: trio.lowlevel.TrioToken | None = None
@@ -201,6 +201,8 @@ class Group:
         for key, policy in (("on_return", on_return), ("on_error", on_error)):
             if policy not in ("stop", "ignore"):
                 raise ValueError(f'{key} must be "stop" or "ignore", not {policy!r}')
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"the name of an actor must be a string, not {name!r}")
         wanted = name or default_name
         needed = self._check_needs(needs, wanted, actor, daemon)
         if self._cause is not None or self._state is State.STOPPED:
@@ -280,7 +282,7 @@ class Group:
         if self._exits and failed is not None:
             raise self._exits[0] from failed
         if self._exits:
-            raise self._exits[0]  # bare, for Python to exit with
+            raise self._exits[0]
         if failed is not None:
             raise failed
         if self._cancelled_outside:
@@ -350,12 +352,8 @@ class Group:
         except trio.Cancelled:
             self._cancel_from_outside()
         except KeyboardInterrupt as exc:
-            # Ctrl-C where nobody receives SIGINT, and run() is in Trio's main task: the first is a graceful
-            # stop, the next a hard one.
-            self._exits.append(exc)
-            self._request_stop(Cause(error=exc, reason="KeyboardInterrupt"))
-            if len(self._exits) > 1:
-                self._set_deadline(trio.current_time())
+            # Nobody receives SIGINT, and run() is in Trio's main task.
+            self._exit_with(exc, Cause(error=exc, reason="KeyboardInterrupt"))
 
     def _begin_interrupts(self) -> None:
         self._interrupting = True
@@ -389,8 +387,7 @@ class Group:
         try:
             pending = member._ask(cause)
         except BaseException as exc:
-            member._cut()
-            self._member_failed(member, exc)
+            self._interrupt_failed(member, exc)
         if pending is not None:
             name = f"interrupt of {member.name}"
             self._nursery.start_soon(member._finish_interrupt, pending, name=name)
@@ -399,8 +396,8 @@ class Group:
             grace = self.grace
         if grace is not None and not member._finished:
             self._at(trio.current_time() + grace, partial(self._cut_late, member, grace))
-        if self._cutting:
-            member._cut()
+        if self._cutting and not member._finished and (pending is not None or not member._hard):
+            self._cut([member], "the grace is over")
         self._check_over(member)
 
     def _check_over(self, member: Member) -> None:
@@ -483,9 +480,12 @@ class Group:
         if when < self._deadline:
             self._deadline = when
             self._at(when, self._end_lame_duck)
-            if self._on_deadline is not None:
-                self._on_deadline(max(0.0, when - trio.current_time()))
+            self._tell_deadline()
             self._bell.set()
+
+    def _tell_deadline(self) -> None:
+        if self._on_deadline is not None:
+            self._on_deadline(max(0.0, self._deadline - trio.current_time()))
 
     def _signalled(self, signum: signals.Signals) -> bool:
         """A signal asks for a stop. Returns whether it was a second one, and cut the stop short."""
@@ -495,6 +495,7 @@ class Group:
             return True
         self._signal = signum
         self._request_stop(Cause(signal=signum, reason=f"{signum.name} received"), lame_duck=True)
+        self._tell_deadline()
         return False
 
     def _cancel_from_outside(self) -> None:
@@ -543,17 +544,33 @@ class Group:
 
     def _member_failed(self, member: Member, error: BaseException) -> None:
         error.add_note(f"in actor {member.name!r} of group {self.name!r}")
-        self._failures.append((member, error))
         member.error = member.error or error
-        what = f"{member.name!r} failed: {_one_line(error)}"
-        if not isinstance(error, Exception):
-            self._exits.append(error)
-        elif member.on_error == "ignore":
-            logger.error("%s: %s (ignored)", self.name, what, exc_info=error)
+        what = f"{member.name!r} failed: {one_line(error)}"
+        cause = Cause(actor=member.name, error=error, reason=what)
+        for leaf in _exits_in(error):
+            self._exit_with(leaf, cause)
+        failure = _failure_in(error)
+        if failure is None:
             return
-        elif self._cause is not None:
+        self._failures.append((member, failure))
+        if member.on_error == "ignore":
+            logger.error("%s: %s (ignored)", self.name, what, exc_info=failure)
+            return
+        if self._cause is not None:
             logger.error("%s: while stopping: %s", self.name, what)
-        self._request_stop(Cause(actor=member.name, error=error, reason=what))
+        self._request_stop(cause)
+
+    def _exit_with(self, error: BaseException, cause: Cause) -> None:
+        """KeyboardInterrupt or the like: the first is a graceful stop, a second KeyboardInterrupt a hard one."""
+        self._request_stop(cause)
+        if self._exits and isinstance(error, KeyboardInterrupt):
+            self._set_deadline(trio.current_time())
+        self._exits.append(error)
+
+    def _interrupt_failed(self, member: Member, error: BaseException) -> None:
+        self._member_failed(member, error)
+        if member.stopped_at is None:
+            self._cut([member], "its interrupt failed")
 
     def _member_exited(self, member: Member, *, cancelled_outside: bool) -> None:
         if cancelled_outside and not self._cancelled_outside:
@@ -568,16 +585,18 @@ class Group:
             elif self._running == 0:
                 reason = f"{member.name!r} stopped, and nothing is left to keep it running"
                 self._request_stop(Cause(actor=member.name, reason=reason))
+        self._release_needs(member)
+
+    def _interrupt_finished(self, member: Member) -> None:
+        self._release_needs(member)
+
+    def _release_needs(self, member: Member) -> None:
         if self._interrupting:
             self._check_over(member)
-        else:
+        elif member._finished:
             for need in member._needs:
                 need._blockers -= 1
                 self._due.append(need)
-        self._bell.set()
-
-    def _interrupt_finished(self, member: Member) -> None:
-        self._check_over(member)
         self._bell.set()
 
     # Timers, and what is said at them.
@@ -617,11 +636,7 @@ class Group:
                 )
 
     def _failures_that_count(self) -> list[Exception]:
-        return [
-            error
-            for member, error in self._failures
-            if member.on_error == "stop" and isinstance(error, Exception)
-        ]
+        return [error for member, error in self._failures if member.on_error == "stop"]
 
     def _report(self) -> Report:
         assert self._cause is not None
@@ -670,9 +685,29 @@ class Group:
         return needed
 
     def _unique(self, name: str) -> str:
-        self._names[name] += 1
-        count = self._names[name]
-        return name if count == 1 else f"{name}-{count}"
+        unique = name
+        while unique in self._names:
+            self._names[name] += 1
+            unique = f"{name}-{self._names[name]}"
+        self._names[unique] = 1
+        return unique
+
+
+def _exits_in(error: BaseException) -> list[BaseException]:
+    """What Python is to exit with: it has to be raised bare for that, out of any exception groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _exits_in(inner)]
+    return [] if isinstance(error, Exception) else [error]
+
+
+def _failure_in(error: BaseException) -> Exception | None:
+    """The rest of it: the object itself, if that is all there is."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        rest = error.subgroup(lambda leaf: isinstance(leaf, Exception))
+        return rest if isinstance(rest, Exception) else None
+    return None
 
 
 def _actor_report(member: Member, began_at: float) -> ActorReport:
@@ -727,7 +762,3 @@ def _names(members: Sequence[Member]) -> str:
     if len(members) > _NAMES_IN_A_LINE:
         said.append(f"and {len(members) - _NAMES_IN_A_LINE:,} more")
     return ", ".join(said)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -72,9 +72,11 @@ def _timeline(report: Report, width: int) -> str:
     detail_width = max(map(len, details))
     least, most = _BAR_WIDTHS
     room = width - sum(widths) - 2 * (len(widths) + 1) - outcome_width
+    scale = f"{_seconds(report.duration)} s"
+    least = max(least, len("0 s ") + len(scale))
     bar_width = max(least, min(most, room - (detail_width + 2 if detail_width else 0)))
     detail_width = max(_DETAIL_WIDTH, room - bar_width - 2)
-    scale = f"0 s{_seconds(report.duration):>{bar_width - 5}} s"
+    scale = f"0 s{scale:>{bar_width - 3}}"
     bars = [scale, *(_bar(actor, report, bar_width) for actor in report.actors)]
     outcomes = ["outcome", *(actor.outcome for actor in report.actors)]
     for row in range(len(report.actors) + 1):
@@ -102,15 +104,28 @@ def _bar(actor: ActorReport, report: Report, width: int) -> str:
 def _detail(actor: ActorReport) -> str:
     parts = [actor.detail]
     if actor.error is not None:
-        parts.insert(0, " ".join(f"{type(actor.error).__name__}: {actor.error}".split()))
+        parts.insert(0, one_line(actor.error))
     return "; ".join(filter(None, parts))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as the last line of its traceback has it, whatever its text is."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text can't be had)"
+    return " ".join(f"{type(error).__name__}: {text}".split()).removesuffix(":")
 
 
 def _seconds(when: float | None, since: float = 0.0) -> str:
     if when is None:
         return "-"
-    return f"{when - since:.{2 if abs(when - since) < 1000 else 0}f}"
+    seconds = round(when - since, 2)
+    if abs(seconds) < 1000:
+        return f"{seconds:.2f}"
+    return f"{seconds:.0f}" if abs(seconds) < 100_000 else f"{seconds / 86400:.0f}d"
 
 
 def _shorten(name: str) -> str:
+    name = " ".join(name.split())
     return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."

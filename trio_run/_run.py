@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import math
 import signal
 import sys
-import time
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_run")
 
 _STDERR = 2  # the descriptor: sys.stderr may be anything
+_LONGEST = 1e9  # seconds: faulthandler's timer takes no infinity
 
 
 def run(
@@ -72,10 +71,10 @@ def run(
         for actor in actors:
             group.add(actor)
     watchdog = _Watchdog(group.grace, abort_after)
-    group._on_deadline = watchdog.stop_by
+    group._on_deadline = watchdog.stop_is_over_in
     if signals:
         receiver = SignalReceiver(*signals)
-        receiver._on_arrival = watchdog.signalled
+        receiver._on_arrival = watchdog.signal_arrived
         group.add(receiver)
     try:
         with _logging_to_stderr():
@@ -109,8 +108,8 @@ def _tell_failures(failed: GroupFailed) -> None:
 class _Watchdog:
     """Ends the process when it has not stopped some time after it should have.
 
-    faulthandler's timer needs no thread of ours and no event loop. It is set when the group begins to stop; and
-    already when a signal arrives, since a blocked event loop never gets to that.
+    faulthandler's timer needs no thread of ours and no event loop. The group says when the stop is to be over; and as a
+    blocked event loop never gets to that, the arrival of a signal sets the timer too, until the group says better.
     """
 
     def __init__(self, grace: float, abort_after: float) -> None:
@@ -120,17 +119,15 @@ class _Watchdog:
             )
         self._grace = grace
         self._abort_after = abort_after
-        self._signals = 0
-        self._deadline = math.inf
+        self._signalled = False
 
-    def signalled(self) -> None:
-        self._signals += 1
-        self.stop_by(self._grace if self._signals == 1 else 0.0)
+    def signal_arrived(self) -> None:
+        self.stop_is_over_in(0.0 if self._signalled else self._grace)
+        self._signalled = True
 
-    def stop_by(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds + self._abort_after
-        if deadline < self._deadline:
-            self._deadline = deadline
+    def stop_is_over_in(self, seconds: float) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        if seconds + self._abort_after < _LONGEST:
             faulthandler.dump_traceback_later(seconds + self._abort_after, exit=True, file=_STDERR)
 
 

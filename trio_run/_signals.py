@@ -76,25 +76,28 @@ class SignalReceiver:
                 "out and call the group's stop()"
             )
         group = here.inside._group
-        to_handle, handled = trio.open_memory_channel[signal.Signals](len(self.handlers) + 1)
+        self._pending: set[signal.Signals] = set()
+        due, arrived = trio.open_memory_channel[signal.Signals](len(self.handlers))
         with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
             if self._on_arrival is not None:
                 for signum in self.signals:
                     _tap(signum, self._on_arrival)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._handle, handled)
+                nursery.start_soon(self._handle, arrived)
                 task_status.started()
                 async for number in received:
                     signum = signal.Signals(number)
-                    if signum not in self.handlers:
-                        if group._signalled(signum):
-                            break  # and leave the next one to Python
-                    else:
-                        await to_handle.send(signum)
+                    if signum in self.handlers:
+                        if signum not in self._pending:
+                            self._pending.add(signum)
+                            due.send_nowait(signum)  # never full: each signal is in it once
+                    elif group._signalled(signum):
+                        break  # and leave the next one to Python
                 nursery.cancel_scope.cancel("a second signal came")
 
     async def _handle(self, arrived: trio.MemoryReceiveChannel[signal.Signals]) -> None:
         async for signum in arrived:
+            self._pending.discard(signum)
             logger.info("%s: %s received", self.name, signum.name)
             try:
                 pending = self.handlers[signum]()

@@ -70,7 +70,7 @@ class BackgroundTasks:
         actor's. May be called before the group runs: the tasks begin with it.
 
         Raises:
-          RuntimeError: if this actor has been interrupted.
+          RuntimeError: if this actor has been interrupted or cut.
           TypeError: if fn can't be called.
         """
         if self._interrupted.is_set():
@@ -78,6 +78,8 @@ class BackgroundTasks:
                 f"{self.name!r} is stopping and takes no more tasks: whoever starts tasks while draining "
                 "should need it, so as to stop first"
             )
+        if inspect.iscoroutine(fn):
+            fn.close()  # else Python warns that it was never awaited
         if not callable(fn):
             raise TypeError(f"start_soon() takes an async function and its arguments, not {fn!r}")
         self._waiting.append((fn, args, contextvars.copy_context()))
@@ -87,7 +89,10 @@ class BackgroundTasks:
         async with trio.open_nursery() as self._nursery:
             self._here = place.get()
             self._fill()
-            await self._interrupted.wait()
+            try:
+                await self._interrupted.wait()
+            finally:
+                self._interrupted.set()  # cut: it takes no more either
 
     def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
         self._interrupted.set()

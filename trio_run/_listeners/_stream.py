@@ -390,10 +390,13 @@ class StreamListener(abc.ABC):
             self.addresses = tuple(listening.getsockname() for listening in self._sockets)
             async with trio.open_nursery() as self._nursery:
                 task_status.started(self.addresses)
-                with self._accepting:
-                    async with trio.open_nursery() as acceptors:
-                        for listening in self._sockets:
-                            acceptors.start_soon(self._accept, listening)
+                try:
+                    with self._accepting:
+                        async with trio.open_nursery() as acceptors:
+                            for listening in self._sockets:
+                                acceptors.start_soon(self._accept, listening)
+                finally:
+                    self._draining = True
                 await self._start_draining()
         finally:
             self._close_sockets()
@@ -410,7 +413,6 @@ class StreamListener(abc.ABC):
             raise CannotListen(format_address(bound.getsockname()), exc) from exc
 
     async def _start_draining(self) -> None:
-        self._draining = True
         for listening in self._sockets:
             # What the kernel has accepted is a client's connection: closing would reset it.
             while await self._accept_some(listening):
@@ -432,7 +434,8 @@ class StreamListener(abc.ABC):
     async def _accept(self, listening: stdlib_socket.socket) -> None:
         while True:
             while len(self._connections) >= self._most:
-                self._room = trio.Event()
+                if self._room.is_set():
+                    self._room = trio.Event()
                 await self._room.wait()
             await trio.lowlevel.wait_readable(listening)
             await self._accept_some(listening)
@@ -497,10 +500,10 @@ class StreamListener(abc.ABC):
             connection.close()
             self._connections.discard(connection)
             self._room.set()
-        if self._draining:
-            self._cut += cut
-            self._drained += not cut
-            if self._waiting and not cut:
+        self._cut += cut
+        if self._draining and not cut:
+            self._drained += 1
+            if self._waiting:
                 self._nursery.start_soon(self._serve, self._waiting.popleft())
 
     async def _converse(self, connection: Connection) -> None:
