@@ -39,14 +39,12 @@ Drain = Literal["eof", "wait", "cancel"]
 _RECEIVE_SIZE = 65536
 _LINGER = 2.0  # seconds for a client to read our end of stream, and to close
 _HANDSHAKE_TIMEOUT = 10.0
-_FIRST_REQUEST = (
-    0.5  # seconds for the first words of a client that was accepted when the stop had begun
-)
+_FIRST_REQUEST = 0.5  # seconds for a client that is on its way in when the stop begins
 _ACCEPT_AT_ONCE = 100  # then others get their turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_REASONS = {
+_REASONS: dict[int | None, str] = {
     errno.EADDRINUSE: "it is in use; stop the process that listens there, or choose another",
     errno.EACCES: "permission denied; choose another, or run with more rights",
 }
@@ -56,11 +54,10 @@ _NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOP
 class CannotListen(CannotStart, OSError):
     """A listener cannot listen where it should. The message names the address and the reason."""
 
-    def __init__(self, where: str, error: OSError) -> None:
-        super().__init__(
-            f"cannot listen on {where}: {_REASONS.get(error.errno or 0, error.strerror)}"
-        )
-        self.errno = error.errno
+    def __init__(self, where: str, error: Exception) -> None:
+        self.errno = error.errno if isinstance(error, OSError) else None
+        said = getattr(error, "strerror", None) or str(error)
+        super().__init__(f"cannot listen on {where}: {_REASONS.get(self.errno, said)}")
 
 
 class _InputEnded(trio.BrokenResourceError):
@@ -77,29 +74,39 @@ class Connection(trio.abc.HalfCloseableStream):
         "_busy",
         "_closed",
         "_left",
+        "_lingering",
         "_raises_at_end",
         "_reading",
         "_sending",
+        "_sent_eof",
+        "_shielded",
         "_socket",
         "_told",
         "_trio_socket",
+        "handshake",
         "inside",
         "peer",
         "scope",
     )
 
-    def __init__(self, socket: stdlib_socket.socket, peer: object, inside: Inside) -> None:
+    def __init__(
+        self, socket: stdlib_socket.socket, peer: object, inside: Inside, *, shielded: bool = False
+    ) -> None:
         self._socket = socket
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer
         self.inside = inside
         self.scope: trio.CancelScope | None = None  # to be cancelled, where that is how it is told
+        self.handshake: trio.CancelScope | None = None  # around it, while it lasts
+        self._shielded = shielded  # may its handler be cancelled softly?
         self._busy = 1  # until its handler begins
         self._told = False
         self._left: int | None = None  # told to end: this many bytes may still be read
         self._raises_at_end = False
         self._reading = False
         self._sending = False
+        self._lingering = False
+        self._sent_eof = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -119,8 +126,10 @@ class Connection(trio.abc.HalfCloseableStream):
 
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
-        # Nothing cancels a handler softly but its own cancel_on_stop(): only then is a shield worth its cost.
-        return self.inside.enter_busy() if self.inside._cancel_on_stop else None
+        # A shield costs as much as a cancel scope: only where there is something to be shielded from.
+        if self._shielded or self.inside._cancel_on_stop:
+            return self.inside.enter_busy()
+        return None
 
     def leave_busy(self, shield: trio.CancelScope | None) -> None:
         if shield is not None:
@@ -134,6 +143,9 @@ class Connection(trio.abc.HalfCloseableStream):
     def tell(self) -> None:
         """Tell it to end: at once, or when its busy block ends."""
         self._told = True
+        if self.handshake is not None:
+            soon = trio.current_time() + _FIRST_REQUEST
+            self.handshake.deadline = min(self.handshake.deadline, soon)
         if self._busy == 0:
             self._end()
 
@@ -189,12 +201,12 @@ class Connection(trio.abc.HalfCloseableStream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._start_sending()
+        self._claim_sending()
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         self._sending = True
         try:
-            self._check_open()
+            self._check_sendable()
             with memoryview(data).cast("B") as view:
                 sent = 0
                 while sent < len(view):
@@ -211,16 +223,16 @@ class Connection(trio.abc.HalfCloseableStream):
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
-        self._start_sending()
+        self._claim_sending()
         await trio.lowlevel.checkpoint_if_cancelled()
         self._sending = True
         try:
-            self._check_open()
+            self._check_sendable()
             await self._wait_writable()
         finally:
             self._sending = False
 
-    def _start_sending(self) -> None:
+    def _claim_sending(self) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this connection")
 
@@ -232,13 +244,15 @@ class Connection(trio.abc.HalfCloseableStream):
                 self._check_open()  # a reader was woken, and we with it
 
     async def send_eof(self) -> None:
-        self._start_sending()
+        self._claim_sending()
         await trio.lowlevel.checkpoint()
         self._check_open()
-        try:
-            self._socket.shutdown(stdlib_socket.SHUT_WR)
-        except OSError as exc:
-            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        if not self._sent_eof:
+            try:
+                self._socket.shutdown(stdlib_socket.SHUT_WR)
+            except OSError as exc:
+                raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+            self._sent_eof = True
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """As :meth:`trio.SocketStream.setsockopt`."""
@@ -252,6 +266,11 @@ class Connection(trio.abc.HalfCloseableStream):
         if self._closed:
             raise trio.ClosedResourceError("this connection was already closed")
 
+    def _check_sendable(self) -> None:
+        self._check_open()
+        if self._sent_eof:
+            raise trio.ClosedResourceError("can't send after sending EOF")
+
     # Closing.
 
     async def aclose(self) -> None:
@@ -264,26 +283,35 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def finish(self) -> None:
         """Make it safe to close: linger, if input is unread or output not yet with the client."""
-        if self._closed or not (_unread(self._socket) or _unsent(self._socket)):
+        if self._closed or self._lingering:
             return
-        # Errors: the client is gone, or somebody else still uses the connection.
-        with (
-            contextlib.suppress(OSError, trio.ClosedResourceError, trio.BusyResourceError),
-            trio.move_on_after(_LINGER),
-        ):
-            self._socket.shutdown(stdlib_socket.SHUT_WR)
-            while True:
-                try:
-                    if not self._socket.recv(_RECEIVE_SIZE):
-                        return
-                    await trio.lowlevel.checkpoint()
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self._socket)
+        if not (_unread(self._socket) or _unsent(self._socket)):
+            return
+        self._lingering = True
+        try:
+            with trio.move_on_after(_LINGER):
+                await self._linger()
+        # The client is gone; somebody else has closed the connection; or somebody else still reads from it.
+        except (OSError, trio.ClosedResourceError, trio.BusyResourceError):
+            pass
+        finally:
+            self._lingering = False
+
+    async def _linger(self) -> None:
+        """End our side, and throw input away until the client ends its own."""
+        self._socket.shutdown(stdlib_socket.SHUT_WR)
+        while not self._closed:
+            try:
+                if not self._socket.recv(_RECEIVE_SIZE):
+                    return
+                await trio.lowlevel.checkpoint()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._reading or self._sending:
+            if self._reading or self._sending or self._lingering:
                 trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
@@ -338,6 +366,17 @@ class StreamListener(abc.ABC):
             raise ValueError(f'drain must be "eof", "wait" or "cancel", not {drain!r}')
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}")
+        if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+            raise ValueError(
+                "ssl_context is one for clients: make one for a server, with "
+                "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+            )
+        if sockets is not None and not (
+            isinstance(sockets, (list, tuple))
+            and sockets
+            and all(isinstance(given, stdlib_socket.socket) for given in sockets)
+        ):
+            raise TypeError(f"sockets must be a list of bound sockets, not {sockets!r}")
         for what, number in (("max_connections", max_connections), ("backlog", backlog)):
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise ValueError(f"{what} must be a positive whole number or None, not {number!r}")
@@ -349,8 +388,7 @@ class StreamListener(abc.ABC):
         self._ssl_context = ssl_context
         self._drain = drain
         self._most = sys.maxsize if max_connections is None else max_connections
-        self._given_sockets = sockets
-        self._sockets: list[stdlib_socket.socket] = []
+        self._sockets = list(sockets or ())
         self._accepting = trio.CancelScope()
         self._connections: set[Connection] = set()
         self._waiting: deque[Connection] = deque()  # accepted at the stop, above max_connections
@@ -370,8 +408,8 @@ class StreamListener(abc.ABC):
         return told + (f", {self._failed:,} failed" if self._failed else "")
 
     @abc.abstractmethod
-    async def _open(self) -> list[stdlib_socket.socket]:
-        """Bound sockets; who calls this listens on them, and closes them."""
+    async def _open(self) -> None:
+        """See that there are bound sockets in _sockets: whatever happens, they are closed in the end."""
 
     def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
         """Begin to drain."""
@@ -383,8 +421,11 @@ class StreamListener(abc.ABC):
         """Listen, and serve until interrupted and drained. Started with its addresses when it listens."""
         here = place.get()
         self._inside = Inside() if here is None else here.inside
+        # Where we are the actor itself, nobody cancels a handler softly: we see to it that it is told.
+        ours = getattr(self._inside, "actor", None) is self
+        self._shielded = not ours or self._drain == "cancel"
         try:
-            self._sockets = await self._open()
+            await self._open()
             for listening in self._sockets:
                 self._listen(listening)
             self.addresses = tuple(listening.getsockname() for listening in self._sockets)
@@ -398,8 +439,12 @@ class StreamListener(abc.ABC):
                 finally:
                     self._draining = True
                 await self._start_draining()
+            await (
+                trio.lowlevel.checkpoint_if_cancelled()
+            )  # the handlers have kept theirs to themselves
         finally:
-            self._close_sockets()
+            for listening in self._sockets:
+                listening.close()
             self._cut += len(self._connections)  # those that still waited for their turn
             for connection in self._connections:
                 connection.close()
@@ -414,20 +459,18 @@ class StreamListener(abc.ABC):
 
     async def _start_draining(self) -> None:
         for listening in self._sockets:
-            # What the kernel has accepted is a client's connection: closing would reset it.
-            while await self._accept_some(listening):
+            # What the kernel has accepted is a client's connection: closing would reset it. But clients that
+            # never stop coming are not to hold up the stop.
+            most = len(self._connections) + self._backlog
+            while await self._accept_some(listening) and len(self._connections) <= most:
                 await trio.lowlevel.checkpoint()
-        self._close_sockets()
+            listening.close()
         for connection in self._connections:
             self._tell(connection)
 
     def _tell(self, connection: Connection) -> None:
         if self._drain != "wait":
             connection.tell()
-
-    def _close_sockets(self) -> None:
-        for listening in self._sockets:
-            listening.close()
 
     # Accepting.
 
@@ -458,7 +501,7 @@ class StreamListener(abc.ABC):
                 continue  # that client is gone already
             self._exhausted = False
             accepted.setblocking(False)
-            self._admit(Connection(accepted, peer, self._inside))
+            self._admit(Connection(accepted, peer, self._inside, shielded=self._shielded))
         return True
 
     async def _pause(self, exc: OSError) -> None:
@@ -485,11 +528,7 @@ class StreamListener(abc.ABC):
         place.set(connection)
         cut = False
         try:
-            if self._drain == "cancel":
-                with trio.CancelScope() as connection.scope:
-                    await self._converse(connection)
-            else:
-                await self._converse(connection)
+            await self._converse(connection)
         except BaseException as exc:
             cut, error = split_cancelled(exc)
             if error is not None and not isinstance(error, Exception):
@@ -512,14 +551,20 @@ class StreamListener(abc.ABC):
             stream = TLSConnection(connection, self._ssl_context)
             if not await self._handshake(stream, connection):
                 return
+            connection.handshake = None
         if self._draining:
             # It was still on its way in when the stop came: it is owed an answer to its first request.
             with trio.move_on_after(_FIRST_REQUEST):
                 await trio.lowlevel.wait_readable(connection._socket)
             self._tell(connection)
-        connection.leave_busy(None)
         try:
-            await self._handler(stream)
+            if self._drain == "cancel":
+                with trio.CancelScope() as connection.scope:
+                    connection.leave_busy(None)
+                    await self._handler(stream)
+            else:
+                connection.leave_busy(None)
+                await self._handler(stream)
         except Exception as exc:
             self._tell_failure(connection, exc)
             await connection.finish()  # without a close_notify: what was sent may not be the whole
@@ -527,11 +572,12 @@ class StreamListener(abc.ABC):
             if stream is connection:
                 await connection.finish()
             else:
-                await stream.aclose()
+                with trio.move_on_after(_LINGER):
+                    await stream.aclose()
 
     async def _handshake(self, stream: TLSConnection, connection: Connection) -> bool:
         reason = "it took too long"
-        with trio.move_on_after(_HANDSHAKE_TIMEOUT):
+        with trio.move_on_after(_HANDSHAKE_TIMEOUT) as connection.handshake:
             try:
                 await stream.do_handshake()
             except trio.BrokenResourceError as exc:
@@ -583,7 +629,7 @@ else:
     def _count(socket: stdlib_socket.socket, what: int) -> int:
         try:
             return int.from_bytes(fcntl.ioctl(socket, what, b"\0\0\0\0"), sys.byteorder)
-        except OSError:
+        except (OSError, ValueError):  # the handler has closed it
             return 0
 
     def _unread(socket: stdlib_socket.socket) -> int:

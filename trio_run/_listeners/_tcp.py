@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._stream import CannotListen, Connection, Drain, StreamListener, TLSConnection
+from ._stream import (
+    CannotListen,
+    Connection,
+    Drain,
+    StreamListener,
+    TLSConnection,
+    format_address,
+)
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
+_FAMILIES = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
+_NOT_TCP = OSError(errno.EPROTOTYPE, "it is not a TCP socket")
 _UNAVAILABLE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -76,6 +85,10 @@ class TCPListener(StreamListener):
             raise ValueError("TCPListener takes either a port or sockets")
         if port is not None and (not isinstance(port, int) or not 0 <= port <= 65535):
             raise ValueError(f"port must be a whole number from 0 to 65535, not {port!r}")
+        if host is not None and not isinstance(host, (str, bytes)):
+            raise TypeError(f"host must be a name or an address, or None, not {host!r}")
+        if sockets is not None and (host is not None or reuse_port):
+            raise ValueError("host and reuse_port are for a port: sockets are bound already")
         if reuse_port and not hasattr(
             stdlib_socket, "SO_REUSEPORT"
         ):  # pragma: no cover - not on Linux
@@ -94,22 +107,20 @@ class TCPListener(StreamListener):
         self._port = port
         self._reuse_port = reuse_port
 
-    async def _open(self) -> list[stdlib_socket.socket]:
-        if self._given_sockets is not None:
-            opened = list(self._given_sockets)
-        else:
-            opened = await self._bind()
-        for listening in opened:
+    async def _open(self) -> None:
+        if not self._sockets:
+            await self._bind()
+        for bound in self._sockets:
+            if bound.family not in _FAMILIES or bound.type != stdlib_socket.SOCK_STREAM:
+                raise CannotListen(format_address(bound.getsockname()), _NOT_TCP)
             # As trio.SocketStream has them. What is accepted inherits them: that saves a system call each.
-            listening.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+            bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
             with contextlib.suppress(OSError, AttributeError):
-                listening.setsockopt(
-                    stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14
-                )
-        return opened
+                bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14)
 
-    async def _bind(self) -> list[stdlib_socket.socket]:
-        where = f"{'*' if self._host is None else self._host!s}:{self._port}"
+    async def _bind(self) -> None:
+        host = self._host.decode() if isinstance(self._host, bytes) else self._host
+        where = f"{'*' if host is None else host}:{self._port}"
         try:
             found = await trio.socket.getaddrinfo(
                 self._host,
@@ -117,37 +128,30 @@ class TCPListener(StreamListener):
                 type=stdlib_socket.SOCK_STREAM,
                 flags=stdlib_socket.AI_PASSIVE,
             )
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:  # of the latter kind: a name that can't be one
             raise CannotListen(where, exc) from exc
-        opened: list[stdlib_socket.socket] = []
         missing: OSError | None = None
         for family, kind, protocol, _, address in found:
             try:
-                opened.append(self._bind_one(family, kind, protocol, address))
+                self._bind_one(family, kind, protocol, address)
             except OSError as exc:
-                if exc.errno in _UNAVAILABLE:  # IPv6 switched off, say
-                    missing = exc
-                    continue
-                for listening in opened:
-                    listening.close()
-                raise CannotListen(where, exc) from exc
-        if missing is not None and not opened:
+                if exc.errno not in _UNAVAILABLE:
+                    raise CannotListen(where, exc) from exc
+                missing = exc  # IPv6 switched off, say
+        if missing is not None and not self._sockets:
             raise CannotListen(where, missing) from missing
-        return opened
 
-    def _bind_one(
-        self, family: int, kind: int, protocol: int, address: object
-    ) -> stdlib_socket.socket:
-        listening = stdlib_socket.socket(family, kind, protocol)
+    def _bind_one(self, family: int, kind: int, protocol: int, address: object) -> None:
+        bound = stdlib_socket.socket(family, kind, protocol)
         try:
             if sys.platform != "win32":  # where it would let anyone take the port over
-                listening.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+                bound.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
             if self._reuse_port:
-                listening.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
+                bound.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
             if family == stdlib_socket.AF_INET6:
-                listening.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-            listening.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned
+                bound.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+            bound.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned
         except BaseException:
-            listening.close()
+            bound.close()
             raise
-        return listening
+        self._sockets.append(bound)
