@@ -88,7 +88,8 @@ class _Owner(Protocol):
     def _may_start(self, member: Member) -> bool: ...
     def _member_began(self, member: Member) -> None: ...
     def _member_ready(self) -> None: ...
-    def _member_exited(self, member: Member, *, cancelled_outside: bool) -> None: ...
+    def _member_exited(self, member: Member) -> None: ...
+    def _cancel_from_outside(self) -> None: ...
     def _member_failed(self, member: Member, error: BaseException) -> None: ...
     def _member_asked(self, member: Member) -> None: ...
     def _interrupt_failed(self, member: Member, error: BaseException) -> None: ...
@@ -106,6 +107,7 @@ class Member(Inside):
         "_execute",
         "_group",
         "_interrupt",
+        "_interrupt_cut",
         "_interrupt_scope",
         "_interrupt_task",
         "_needs",
@@ -161,6 +163,7 @@ class Member(Inside):
         self._dependents: list[Member] = []
         self._scope = trio.CancelScope()
         self._interrupt_scope: trio.CancelScope | None = None
+        self._interrupt_cut = False
         self._interrupt_task: trio.lowlevel.Task | None = None
         self._task: trio.lowlevel.Task | None = None  # set once it has begun
         self._settled = trio.Event()  # ready, or never going to be
@@ -212,6 +215,13 @@ class Member(Inside):
         await self._stopped.wait()
 
     @property
+    def outcome(self) -> Outcome:
+        """What its end is called, once it has stopped."""
+        if self.error is not None:
+            return "failed"
+        return "cut" if self._interrupt_cut else self._outcome
+
+    @property
     def status(self) -> str:
         """The actor's one line for logs, "" where it has none."""
         try:
@@ -226,14 +236,12 @@ class Member(Inside):
         """Its execute is over, and so is its interrupt if that has begun."""
         return self.stopped_at is not None and self._interrupt_scope is None
 
-    def _never_begin(self) -> None:
-        self._exit(cancelled_outside=False)
-
-    def _exit(self, *, cancelled_outside: bool) -> None:
+    def _exit(self) -> None:
+        """It has stopped, or is never going to begin."""
         self.stopped_at = trio.current_time()
         self._settled.set()
         self._stopped.set()
-        self._group._member_exited(self, cancelled_outside=cancelled_outside)
+        self._group._member_exited(self)
 
     @trio.lowlevel.enable_ki_protection
     async def _live(self) -> None:
@@ -259,16 +267,17 @@ class Member(Inside):
             self._outcome = "cut"
         else:
             self._outcome = "returned"
-            if self._takes_status and (
-                self.ready_at is None and not cancelled and not self._stopping.is_set()
-            ):
+            told = self._stopping.is_set() or self._hard or outside  # then it may return early
+            if self._takes_status and self.ready_at is None and not told:
                 self._outcome = "failed"
                 error = RuntimeError(
                     f"actor {self.name!r} returned before it called task_status.started()"
                 )
+        if outside:
+            self._group._cancel_from_outside()  # before the failure, which came of it
         if error is not None:
             self._group._member_failed(self, error)
-        self._exit(cancelled_outside=outside)
+        self._exit()
 
     async def _begin(self) -> None:
         self._task = trio.lowlevel.current_task()
@@ -319,8 +328,7 @@ class Member(Inside):
                 await _unprotected(pending)
         except BaseException as exc:
             cancelled, error = split_cancelled(exc)
-        if cancelled or self._interrupt_scope.cancelled_caught:
-            self._outcome = "cut" if self._outcome == "returned" else self._outcome
+        self._interrupt_cut = cancelled or self._interrupt_scope.cancelled_caught
         self._interrupt_scope = None
         if error is not None:
             self._group._interrupt_failed(self, error)

@@ -152,7 +152,7 @@ class Group:
     def status(self) -> str:
         """One line for logs: how many of its actors run; in the end, what became of them."""
         if self._state is State.STOPPED:
-            outcomes = Counter(_actor_report(member, 0.0).outcome for member in self._members)
+            outcomes = Counter(member.outcome for member in self._members)
             return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
         running = sum(member.stopped_at is None for member in self._members)
         return f"{running} of {len(self._members)} actors running"
@@ -188,7 +188,7 @@ class Group:
 
         Raises:
           TypeError, ValueError: if an argument can't be right. Nothing is added then.
-          RuntimeError: if the group is stopping or has stopped.
+          RuntimeError: if the group, or what the actor needs, is stopping or has stopped.
         """
         execute, asked, default_name = read_actor(actor, interrupt)
         if actor is self:
@@ -499,14 +499,15 @@ class Group:
         return False
 
     def _cancel_from_outside(self) -> None:
-        self._cancelled_outside = True
-        self._request_stop(Cause(reason="cancelled from outside"))
-        self._set_deadline(trio.current_time())
+        if not self._cancelled_outside:
+            self._cancelled_outside = True
+            self._request_stop(Cause(reason="cancelled from outside"))
+            self._set_deadline(trio.current_time())
 
     def _start(self, member: Member) -> None:
         assert self._nursery is not None
         if self._cause is not None or member._asked:
-            member._never_begin()
+            member._exit()
         else:
             self._nursery.start_soon(member._live, name=member.name)
 
@@ -526,6 +527,8 @@ class Group:
         if self._cause is not None or member._asked:
             self._due.append(member)
             self._bell.set()
+        if self._cutting:
+            member._cut()  # it begins after the deadline
 
     def _member_ready(self) -> None:
         self._unready -= 1
@@ -572,9 +575,7 @@ class Group:
         if member.stopped_at is None:
             self._cut([member], "its interrupt failed")
 
-    def _member_exited(self, member: Member, *, cancelled_outside: bool) -> None:
-        if cancelled_outside and not self._cancelled_outside:
-            self._cancel_from_outside()
+    def _member_exited(self, member: Member) -> None:
         if member.ready_at is None:
             self._member_ready()  # it never will be: nobody waits for it any more
         self._running -= not member.daemon
@@ -678,6 +679,8 @@ class Group:
                     f"{name!r} needs {need.name!r}, which is a member of another group: "
                     "let the group need the other group instead"
                 )
+            if need._asked or need.interrupted_at is not None:
+                raise RuntimeError(f"{name!r} needs {need.name!r}, which was told to stop")
             if daemon and not need.daemon:
                 raise ValueError(
                     f"{name!r} is a daemon and needs {need.name!r}, which is none: daemons outlive the rest"
@@ -716,7 +719,7 @@ def _actor_report(member: Member, began_at: float) -> ActorReport:
 
     return ActorReport(
         name=member.name,
-        outcome="failed" if member.error is not None else member._outcome,
+        outcome=member.outcome,
         ready=since(member.ready_at),
         interrupted=since(member.interrupted_at),
         stopped=since(member.stopped_at),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_run")
 
 _STDERR = 2  # the descriptor: sys.stderr may be anything
-_LONGEST = 1e9  # seconds: faulthandler's timer takes no infinity
+_SHORTEST, _LONGEST = 0.01, 1e9  # seconds: the timer takes neither 0 nor infinity
 
 
 def run(
@@ -128,7 +128,8 @@ class _Watchdog:
     def stop_is_over_in(self, seconds: float) -> None:
         faulthandler.cancel_dump_traceback_later()
         if seconds + self._abort_after < _LONGEST:
-            faulthandler.dump_traceback_later(seconds + self._abort_after, exit=True, file=_STDERR)
+            timeout = max(_SHORTEST, seconds + self._abort_after)
+            faulthandler.dump_traceback_later(timeout, exit=True, file=_STDERR)
 
 
 @contextmanager
