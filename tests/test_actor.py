@@ -779,3 +779,31 @@ async def test_a_job_at_start_up_that_has_returned_may_be_needed() -> None:
         late = group.add(idle, name="late", needs=[done])
         await late.wait_ready()
         group.stop()
+
+
+class Opaque:
+    """A callable that can't be looked into, as some builtins can't."""
+
+    __signature__ = "none"
+
+    def __init__(self, result: object = None) -> None:
+        self.result = result
+
+    def __call__(self, *_args: object) -> object:
+        return self.result
+
+
+async def test_callables_that_cannot_be_looked_into_are_taken_at_their_word() -> None:
+    group = Group()
+    group.add(Opaque(idle()), Opaque(), name="opaque")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(group.run)
+        group.stop(grace=0)
+    assert group.members[0].outcome == "cut"
+
+
+def test_a_group_shows_what_it_is() -> None:
+    group = Group(name="shop")
+    group.add(idle)
+    assert repr(group) == "<Group 'shop' new, 1 actors>"
+    assert repr(group.members[0]) == "<Member 'idle' new>"

@@ -344,8 +344,10 @@ class Member(Inside):
     def _stacks(self) -> Iterator[str]:
         """Where its tasks are: for one that does not end."""
         if self.stopped_at is None:
+            assert self._task is not None
             yield from _task_stacks(self._task)
         if self._interrupt_scope is not None:
+            assert self._interrupt_task is not None
             yield from _task_stacks(self._interrupt_task)
 
 
@@ -372,9 +374,7 @@ async def _unprotected(pending: Awaitable[object]) -> None:
     await pending
 
 
-def _task_stacks(task: trio.lowlevel.Task | None) -> Iterator[str]:
-    if task is None:
-        return
+def _task_stacks(task: trio.lowlevel.Task) -> Iterator[str]:
     yield f"task {task.name}:\n"
     yield from traceback.StackSummary.extract(task.iter_await_frames()).format()
     for nursery in task.child_nurseries:
@@ -438,12 +438,10 @@ def _check_interrupt(interrupt: object, name: str) -> None:
         raise TypeError(
             f"the interrupt of actor {name!r} must be a function that takes the cause, not {interrupt!r}"
         )
+    signature = _signature(interrupt)
     try:
-        signature = inspect.signature(interrupt)
-    except ValueError:  # some builtins have none to look at
-        return
-    try:
-        signature.bind(Cause())
+        if signature is not None:
+            signature.bind(Cause())
     except TypeError:
         raise TypeError(
             f"the interrupt of actor {name!r} must take one argument, the cause of the stop: "
@@ -455,9 +453,15 @@ def _takes_task_status(execute: object) -> bool:
     function = getattr(execute, "__func__", execute)
     code = getattr(function, "__code__", None)
     if code is None or hasattr(function, "__wrapped__"):
-        try:
-            return "task_status" in inspect.signature(cast("Any", execute)).parameters
-        except (TypeError, ValueError):
-            return False
+        signature = _signature(execute)
+        return signature is not None and "task_status" in signature.parameters
     # The same for a plain function, without the cost: a group may have very many.
     return "task_status" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _signature(function: object) -> inspect.Signature | None:
+    """None where there is none to look at, as with some builtins."""
+    try:
+        return inspect.signature(cast("Any", function))
+    except (TypeError, ValueError):
+        return None

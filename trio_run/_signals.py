@@ -85,7 +85,7 @@ class SignalReceiver:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._handle, arrived)
                 task_status.started()
-                async for number in received:
+                async for number in received:  # pragma: no branch - it has no end
                     signum = signal.Signals(number)
                     if signum in self.handlers:
                         if signum not in self._pending:
@@ -120,10 +120,10 @@ def _check_signal(number: int) -> signal.Signals:
 def _tap(signum: signal.Signals, call: Callable[[], None]) -> None:
     """Call a function too, before the handler that is installed; who restores that one ends it."""
     handler = signal.getsignal(signum)
+    assert callable(handler)
 
     def both(number: int, frame: FrameType | None) -> None:
         call()
-        if callable(handler):
-            handler(number, frame)
+        handler(number, frame)
 
     signal.signal(signum, both)
