@@ -1,0 +1,401 @@
+"""Store: when a line is stored, what a batch is, and what a stop, a failure and a cancel do to it."""
+
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_run import CannotStart, Cause
+from trio_run.skeleton import store as store_module
+from trio_run.skeleton.store import NotStored, Store
+
+from ..process import TIMEOUT
+from .database import locked, stored_in
+
+MANY = 10_000  # lines are a full batch
+
+
+@asynccontextmanager
+async def open_nursery() -> AsyncIterator[trio.Nursery]:
+    """As Trio's, and what hangs in it is a failure."""
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            yield nursery
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[Store]:
+    """A store that runs; it is interrupted in the end, and must then return."""
+    store = Store(directory)
+    async with open_nursery() as nursery:
+        await nursery.start(store.execute)
+        yield store
+        store.interrupt(Cause())
+
+
+class Saving:
+    """A save() in the background."""
+
+    def __init__(self) -> None:
+        self.ids: range | None = None
+        self.failed = False
+        self.over = trio.Event()
+
+    async def run(self, store: Store, lines: list[str]) -> None:
+        try:
+            self.ids = await store.save(lines)
+        except NotStored:
+            self.failed = True
+        self.over.set()
+
+
+async def start_saving(nursery: trio.Nursery, store: Store, lines: list[str]) -> Saving:
+    saving = Saving()
+    nursery.start_soon(saving.run, store, lines)
+    await wait_all_tasks_blocked()
+    return saving
+
+
+def batches(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """How many lines each commit had."""
+    return [
+        record.args[0]
+        for record in caplog.records
+        if record.msg.startswith("committed") and isinstance(record.args, tuple)
+    ]
+
+
+async def execute_until_it_fails(
+    store: Store, failures: list[str], *, task_status: trio.TaskStatus[None]
+) -> None:
+    try:
+        await store.execute(task_status=task_status)
+    except sqlite3.Error as exc:
+        failures.append(str(exc))
+
+
+async def test_lines_are_committed_when_save_returns(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        assert list(await store.save(["one", "two"])) == [1, 2]
+        assert stored_in(tmp_path) == {1: "one", 2: "two"}
+        assert list(await store.save(["three"])) == [3]
+        assert stored_in(tmp_path) == {1: "one", 2: "two", 3: "three"}
+        assert store.status == "3 lines stored, 0 waiting"
+
+
+async def test_any_text_is_stored_as_it_is(tmp_path: Path) -> None:
+    lines = ["", "a\0b", "grüße 🐟", "'; DROP TABLE lines; --", "tab\tand\rreturn"]
+    async with running(tmp_path) as store:
+        await store.save(lines)
+    assert list(stored_in(tmp_path).values()) == lines
+
+
+async def test_more_lines_than_a_statement_takes_keep_their_order(tmp_path: Path) -> None:
+    lines = [f"line {number}" for number in range(1, 1_235)]
+    async with running(tmp_path) as store:
+        assert await store.save(lines) == range(1, 1_235)
+        assert store.status == "1,234 lines stored, 0 waiting"
+    assert stored_in(tmp_path) == dict(enumerate(lines, start=1))
+
+
+async def test_no_lines_are_nothing_to_wait_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running(tmp_path) as store:
+        assert list(await store.save([])) == []
+        assert list(await store.save(["one"])) == [1]
+    assert batches(caplog) == [1]
+
+
+async def test_ids_go_on_after_a_restart_and_are_never_used_twice(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        await store.save(["one", "two"])
+    with closing(sqlite3.connect(tmp_path / "lines.db")) as database, database:
+        database.execute("DELETE FROM lines")
+    async with running(tmp_path) as store:
+        assert list(await store.save(["three"])) == [3]
+
+
+async def test_while_a_batch_is_being_committed_the_next_one_gathers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running(tmp_path) as store, open_nursery() as nursery:
+        with locked(tmp_path) as lock:
+            savings = [
+                await start_saving(nursery, store, [f"{number}a", f"{number}b"])
+                for number in range(4)
+            ]
+            assert store.status == "0 lines stored, 8 waiting"
+            lock.release()
+    assert batches(caplog) == [2, 6]
+    assert [saving.ids for saving in savings] == [range(i, i + 2) for i in (1, 3, 5, 7)]
+    assert list(stored_in(tmp_path).values()) == ["0a", "0b", "1a", "1b", "2a", "2b", "3a", "3b"]
+
+
+async def test_when_the_next_batch_is_full_callers_wait_for_the_one_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running(tmp_path) as store, open_nursery() as nursery:
+        with locked(tmp_path) as lock:
+            await start_saving(nursery, store, ["first"])
+            await start_saving(nursery, store, ["x"] * MANY)
+            last = await start_saving(nursery, store, ["last"])
+            lock.release()
+    assert batches(caplog) == [1, MANY, 1]
+    assert last.ids == range(MANY + 2, MANY + 3)
+
+
+async def test_interrupted_it_writes_what_has_gathered_and_returns(tmp_path: Path) -> None:
+    async with open_nursery() as nursery:
+        async with running(tmp_path) as store:
+            with locked(tmp_path) as lock:
+                first = await start_saving(nursery, store, ["first"])
+                second = await start_saving(nursery, store, ["second"])
+                store.interrupt(Cause())
+                lock.release()
+        assert store.status == "2 lines stored, 0 waiting"
+    assert (first.ids, second.ids) == (range(1, 2), range(2, 3))
+    assert stored_in(tmp_path) == {1: "first", 2: "second"}
+
+
+async def test_once_it_has_stopped_nothing_is_stored_and_the_caller_is_told(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        pass
+    with pytest.raises(NotStored):
+        await store.save(["late"])
+    assert stored_in(tmp_path) == {}
+
+
+async def test_it_leaves_one_file_behind(tmp_path: Path) -> None:
+    async with running(tmp_path / "new" / "directory") as store:
+        await store.save(["one"])
+    assert [path.name for path in (tmp_path / "new" / "directory").iterdir()] == ["lines.db"]
+
+
+async def test_when_a_commit_fails_everyone_who_waits_is_told(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    failures: list[str] = []
+    async with open_nursery() as nursery:
+        await nursery.start(execute_until_it_fails, store, failures)
+        with locked(tmp_path) as lock:
+            lock.database.execute("DROP TABLE lines")
+            savings = [
+                await start_saving(nursery, store, lines)
+                for lines in (["committing"], ["x"] * MANY, ["waiting for room"])
+            ]
+            lock.database.commit()
+    assert failures == ["no such table: lines"]
+    assert [saving.failed for saving in savings] == [True, True, True]
+    assert store.status == "0 lines stored, 0 waiting"
+
+
+async def test_a_batch_that_fails_is_not_stored_in_part(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "lines.db")) as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON lines WHEN new.text = 'bad' "
+            "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    store = Store(tmp_path)
+    failures: list[str] = []
+    async with open_nursery() as nursery:
+        await nursery.start(execute_until_it_fails, store, failures)
+        with pytest.raises(NotStored):
+            await store.save(["good"] * 700 + ["bad"])
+    assert failures == ["refused"]
+    assert stored_in(tmp_path) == {}
+
+
+async def test_cut_while_it_commits_it_still_tells_what_was_committed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    async with open_nursery() as waiting:
+        async with open_nursery() as nursery:
+            await nursery.start(store.execute)
+            with locked(tmp_path) as lock:
+                committing = await start_saving(waiting, store, ["committing"])
+                gathered = await start_saving(waiting, store, ["gathered"])
+                nursery.cancel_scope.cancel()
+                lock.release()
+    assert committing.ids == range(1, 2)
+    assert gathered.failed
+    assert stored_in(tmp_path) == {1: "committing"}
+
+
+async def test_cut_while_another_program_has_it_locked_it_stores_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    async with open_nursery() as waiting:
+        async with open_nursery() as nursery:
+            await nursery.start(store.execute)
+            with locked(tmp_path):
+                saving = await start_saving(waiting, store, ["line"])
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await saving.over.wait()
+    assert saving.failed
+    assert stored_in(tmp_path) == {}
+
+
+async def test_a_caller_that_gives_up_does_not_disturb_the_others(tmp_path: Path) -> None:
+    async with running(tmp_path) as store, open_nursery() as nursery:
+        with locked(tmp_path) as lock:
+            async with open_nursery() as impatient:
+                given_up = await start_saving(impatient, store, ["given up"])
+                impatient.cancel_scope.cancel()
+            other = await start_saving(nursery, store, ["other"])
+            assert store.status == "0 lines stored, 1 waiting"
+            lock.release()
+    assert given_up.ids is None
+    assert other.ids == range(2, 3)
+    assert stored_in(tmp_path) == {1: "given up", 2: "other"}
+
+
+async def test_locked_by_another_program_it_says_so_once_and_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def try_to_insert(database: sqlite3.Connection, lines: list[str]) -> int:
+        tries.append(lines)
+        return insert(database, lines)
+
+    tries: list[list[str]] = []
+    insert = store_module._insert
+    monkeypatch.setattr(store_module, "_insert", try_to_insert)
+    monkeypatch.setattr(store_module, "_LOCKED_TIMEOUT", 0.0)
+    async with running(tmp_path) as store, open_nursery() as nursery:
+        with locked(tmp_path) as lock:
+            saving = await start_saving(nursery, store, ["line"])
+            with trio.fail_after(30):
+                while len(tries) < 5:
+                    await trio.sleep(0.01)
+            assert saving.ids is None
+            lock.release()
+    assert caplog.messages == [
+        f"{tmp_path / 'lines.db'} is locked by another program: waiting for it"
+    ]
+    assert saving.ids == range(1, 2)
+
+
+async def test_many_stores_may_write_the_same_database(tmp_path: Path) -> None:
+    async def save_some(store: Store, name: int) -> None:
+        for number in range(5):
+            (line_id,) = await store.save([f"{name} {number}"])
+            ids[line_id] = f"{name} {number}"
+
+    ids: dict[int, str] = {}
+    stores = [Store(tmp_path) for _ in range(8)]
+    async with open_nursery() as running:
+        async with open_nursery() as nursery:
+            for store in stores:  # at the same time: one of them makes the file
+                nursery.start_soon(running.start, store.execute)
+            for name, store in enumerate(stores):
+                nursery.start_soon(save_some, store, name)
+        for store in stores:
+            store.interrupt(Cause())
+    assert len(ids) == 40
+    assert stored_in(tmp_path) == ids
+
+
+async def test_when_it_collides_with_another_that_starts_it_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collide_once(path: Path) -> sqlite3.Connection:
+        tries.append(path)
+        if len(tries) == 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return open_database(path)
+
+    tries: list[Path] = []
+    open_database = store_module._open_database
+    monkeypatch.setattr(store_module, "_open_database", collide_once)
+    monkeypatch.setattr(store_module, "_LOCKED_TIMEOUT", 60.0)
+    async with running(tmp_path) as store:
+        assert list(await store.save(["one"])) == [1]
+    assert len(tries) == 2
+
+
+async def test_a_table_and_an_index_that_a_person_added_do_no_harm(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        await store.save(["one"])
+    with closing(sqlite3.connect(tmp_path / "lines.db")) as database:
+        database.execute("CREATE TABLE notes (text)")
+        database.execute("CREATE INDEX by_time ON lines (received)")
+    async with running(tmp_path) as store:
+        assert list(await store.save(["two"])) == [2]
+
+
+async def refused(directory: Path) -> str:
+    """The sentence with which it refuses to start."""
+    with pytest.raises(CannotStart) as caught, trio.fail_after(TIMEOUT):
+        await Store(directory).execute(task_status=trio.TASK_STATUS_IGNORED)
+    return str(caught.value)
+
+
+async def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    sentence = await refused(tmp_path / "file")
+    assert sentence == (
+        f"cannot use {tmp_path}/file: it is not a directory; choose another directory with --dir"
+    )
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+async def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sentence = await refused(tmp_path / "file" / "below")
+    assert sentence == (
+        f"cannot make {tmp_path}/file/below: Not a directory; choose another directory with --dir"
+    )
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lines.db"
+    path.write_text("Dear diary, today I did not write a database.")
+    assert await refused(tmp_path) == (
+        f"cannot use {path}: file is not a database; move it away, "
+        "or choose another directory with --dir"
+    )
+    assert path.read_text() == "Dear diary, today I did not write a database."
+
+
+async def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lines.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE lines (verse TEXT)")
+    before = path.read_bytes()
+    assert await refused(tmp_path) == (
+        f"cannot use {path}: it is the database of another program; "
+        "choose another directory with --dir"
+    )
+    assert path.read_bytes() == before
+
+
+async def test_a_database_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lines.db"
+    path.mkdir()
+    assert await refused(tmp_path) == (
+        f"cannot use {path}: unable to open database file; see that the directory can be written, "
+        "or choose another directory with --dir"
+    )
+
+
+async def test_a_database_that_another_program_keeps_for_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_LOCKED_TIMEOUT", 0.0)
+    path = tmp_path / "lines.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        assert await refused(tmp_path) == (
+            f"cannot use {path}: database is locked; stop the program that uses it, "
+            "or choose another directory with --dir"
+        )

@@ -1,0 +1,109 @@
+"""serve_client: the conversation with one client.
+
+Decides what a client may send and what it is answered. A line ends with a newline, or a carriage return and a
+newline, and is answered with one line, in order::
+
+    ok <id>             it is stored
+    error <reason>      it is not: it is too long, is not UTF-8, or the store has failed
+
+and the conversation goes on. A client that sends without waiting for answers gets the lines that arrive together
+stored together.
+
+A last line without a newline counts if the client has ended its side (``printf hello | nc -N ...``). When we are
+stopping it does not: the input then ends wherever it happens to be, and what looks like a line may be half of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trio_run import busy, stopping
+
+from .store import NotStored
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import trio
+
+    from .store import Store
+
+MAX_LINE = 64 * 1024  # bytes, without the newline
+
+
+async def serve_client(store: Store, stream: trio.abc.Stream) -> None:
+    """Store and acknowledge every line that a client sends."""
+    splitter = LineSplitter()
+    async for data in stream:
+        await _answer(store, stream, splitter.feed(data))
+    if not stopping():
+        await _answer(store, stream, splitter.end())
+
+
+async def _answer(store: Store, stream: trio.abc.Stream, lines: Sequence[str | Refused]) -> None:
+    """Store those that can be, together; then answer them all."""
+    if not lines:
+        return
+    with busy():  # what has begun to be stored is answered, even when we stop
+        try:
+            stored = await store.save([line for line in lines if isinstance(line, str)])
+        except NotStored:
+            stored = None
+        ids = iter(stored or ())
+        answers = []
+        for line in lines:
+            if isinstance(line, Refused):
+                answers.append(f"error {line.reason}\n")
+            elif stored is None:
+                answers.append("error it could not be stored\n")
+            else:
+                answers.append(f"ok {next(ids)}\n")
+        await stream.send_all("".join(answers).encode())
+
+
+@dataclass(frozen=True)
+class Refused:
+    """In the place of a line that can't be stored."""
+
+    reason: str
+
+
+class LineSplitter:
+    """Cuts bytes into lines, wherever they come apart. It keeps no more than one line of them."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()  # the line that is not yet at its end
+        self._too_long = False  # it is, and nothing of it is kept
+
+    def feed(self, data: bytes | bytearray) -> list[str | Refused]:
+        """The lines that end in these bytes."""
+        *ends, rest = data.split(b"\n")
+        lines = []
+        for end in ends:
+            self._keep(end)
+            lines.append(self._finish())
+        self._keep(rest)
+        return lines
+
+    def end(self) -> list[str | Refused]:
+        """The last line, if it has no newline."""
+        return [self._finish()] if self._begun or self._too_long else []
+
+    def _keep(self, part: bytes | bytearray) -> None:
+        self._begun += part
+        if len(self._begun) > MAX_LINE + 1:  # one more, for a carriage return
+            self._begun.clear()
+            self._too_long = True
+
+    def _finish(self) -> str | Refused:
+        line = bytes(self._begun.removesuffix(b"\r"))
+        too_long = self._too_long or len(line) > MAX_LINE
+        self._begun.clear()
+        self._too_long = False
+        if too_long:
+            return Refused(f"it is longer than {MAX_LINE} bytes")
+        try:
+            return line.decode()
+        except UnicodeDecodeError:
+            return Refused("it is not UTF-8")
