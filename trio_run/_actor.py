@@ -13,7 +13,7 @@ import inspect
 import math
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import trio
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 Outcome = Literal["returned", "failed", "cut", "never started"]
+_T = TypeVar("_T")
 Policy = Literal["stop", "ignore"]
 
 
@@ -104,6 +105,7 @@ class Member(Inside):
         "_asked",
         "_blockers",
         "_dependents",
+        "_excused",
         "_execute",
         "_group",
         "_interrupt",
@@ -118,6 +120,7 @@ class Member(Inside):
         "_stopped",
         "_takes_status",
         "_task",
+        "_was_cut",
         "actor",
         "daemon",
         "error",
@@ -163,12 +166,14 @@ class Member(Inside):
         self._dependents: list[Member] = []
         self._scope = trio.CancelScope()
         self._interrupt_scope: trio.CancelScope | None = None
+        self._excused = False  # may it return before it is ready?
         self._interrupt_cut = False
         self._interrupt_task: trio.lowlevel.Task | None = None
         self._task: trio.lowlevel.Task | None = None  # set once it has begun
         self._settled = trio.Event()  # ready, or never going to be
         self._stopped = trio.Event()
         self._outcome: Outcome = "never started"
+        self._was_cut = False
         self._asked = False  # has Member.stop() been called?
         self._blockers = 0  # how many that need it are not over yet
         self._over = False  # stopped, interrupted, and its interrupt finished
@@ -238,6 +243,7 @@ class Member(Inside):
 
     def _exit(self) -> None:
         """It has stopped, or is never going to begin."""
+        self._pierce()  # whatever it has left in somebody else's nursery is theirs to stop
         self.stopped_at = trio.current_time()
         self._settled.set()
         self._stopped.set()
@@ -268,7 +274,7 @@ class Member(Inside):
         else:
             self._outcome = "returned"
             told = self._stopping.is_set() or self._hard or outside  # then it may return early
-            if self._takes_status and self.ready_at is None and not told:
+            if self._takes_status and self.ready_at is None and not told and not self._excused:
                 self._outcome = "failed"
                 error = RuntimeError(
                     f"actor {self.name!r} returned before it called task_status.started()"
@@ -284,10 +290,10 @@ class Member(Inside):
         place.set(self)
         self._group._member_began(self)
         if self._takes_status:
-            pending = self._execute(task_status=_TaskStatus(self))
+            pending = _call(self._execute, task_status=MemberStatus(self))
         else:
             self._now_ready()
-            pending = self._execute()
+            pending = _call(self._execute)
         if not inspect.isawaitable(pending):
             raise TypeError(
                 f"actor {self.name!r} must be an async function: {self._execute!r} returned {pending!r}"
@@ -308,7 +314,7 @@ class Member(Inside):
             return None
         outside = place.set(self)
         try:
-            pending = self._interrupt(cause)
+            pending = _call(self._interrupt, cause)
         finally:
             place.reset(outside)
         if not inspect.isawaitable(pending):
@@ -336,6 +342,8 @@ class Member(Inside):
 
     def _cut(self) -> None:
         """Cancel it hard, and its interrupt."""
+        self._was_cut = True
+        self._stopping.set()
         self._pierce()
         self._scope.cancel("it was cut")
         if self._interrupt_scope is not None:
@@ -351,7 +359,7 @@ class Member(Inside):
             yield from _task_stacks(self._interrupt_task)
 
 
-class _TaskStatus:
+class MemberStatus:
     """What an execute that takes task_status is given: Trio's start protocol."""
 
     __slots__ = ("_member",)
@@ -367,10 +375,21 @@ class _TaskStatus:
             raise RuntimeError(f"actor {name!r} called task_status.started() after it had stopped")
         self._member._now_ready()
 
+    def excuse(self) -> None:
+        """It will return without having been ready, and that is no error."""
+        self._member._excused = True
+
+
+# Ctrl-C may land anywhere in what is the user's, and nowhere in our own bookkeeping.
+
+
+@trio.lowlevel.disable_ki_protection
+def _call(function: Callable[..., _T], *args: object, **options: object) -> _T:
+    return function(*args, **options)
+
 
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(pending: Awaitable[object]) -> None:
-    """Await what is the user's: there Ctrl-C may land anywhere, and in our own bookkeeping nowhere."""
     await pending
 
 

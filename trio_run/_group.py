@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
-from ._actor import CannotStart, Cause, Member, Policy, State, read_actor
+from ._actor import CannotStart, Cause, Member, MemberStatus, Policy, State, read_actor
 from ._report import ActorReport, Report, one_line
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ class Group:
       ValueError: if a time is negative or not a number, or the lame duck leaves nothing of the grace.
 
     A group runs once. It is itself an actor, and so may be added to another group: then it stops with its own grace,
-    and is cut when the outer one's is over.
+    and is cut when the outer one's is over. Add the group, not a function that runs it: to the group a soft cancel of
+    that function is a cancellation from outside, and so a hard stop.
 
     The idea is oklog/run's.
     """
@@ -119,6 +120,7 @@ class Group:
         self._began_at = 0.0
         self._stopping_at = 0.0
         self._deadline = math.inf
+        self._why_deadline = ""
         self._interrupting = False  # have the interrupts begun?
         self._cutting = False  # is the deadline past?
         self._cancelled_outside = False
@@ -140,7 +142,10 @@ class Group:
 
     @property
     def ready(self) -> bool:
-        """Should it be sent work? True from the moment every actor is ready until a stop begins."""
+        """Should it be sent work? True from the moment every actor is ready until a stop begins.
+
+        One whose failure was ignored, and what can never start for that, is not waited for.
+        """
         return self._state is State.RUNNING
 
     @property
@@ -188,7 +193,8 @@ class Group:
 
         Raises:
           TypeError, ValueError: if an argument can't be right. Nothing is added then.
-          RuntimeError: if the group, or what the actor needs, is stopping or has stopped.
+          RuntimeError: if the group is stopping or has stopped; if what the actor needs was told to stop, or
+            stopped before it was ready.
         """
         execute, asked, default_name = read_actor(actor, interrupt)
         if actor is self:
@@ -333,15 +339,21 @@ class Group:
             if self._interrupting and not self._cutting and trio.current_time() >= self._deadline:
                 self._cut_all()
             over = self._interrupting and self._left == 0
-            # A caller that waits for it to be ready is not to wait for ever, nor be told of an error that is none.
-            if not told and (
-                self.ready or (over and not self._failures_that_count() and not self._exits)
-            ):
+            if self.ready and not told:
                 told = True
                 task_status.started()
             if over:
+                if not told:
+                    self._excuse(task_status)
                 return
             await self._wait()
+
+    def _excuse(self, task_status: trio.TaskStatus[None]) -> None:
+        """It stops without having been ready: where no actor failed, that is no error of the caller's start()."""
+        if isinstance(task_status, MemberStatus):
+            task_status.excuse()
+        elif not self._failures_that_count() and not self._exits:
+            task_status.started()
 
     async def _wait(self) -> None:
         """Wait for the bell, or the next timer."""
@@ -396,7 +408,7 @@ class Group:
             grace = self.grace
         if grace is not None and not member._finished:
             self._at(trio.current_time() + grace, partial(self._cut_late, member, grace))
-        if self._cutting and not member._finished and (pending is not None or not member._hard):
+        if self._cutting and not member._finished and (pending is not None or not member._was_cut):
             self._cut([member], "the grace is over")
         self._check_over(member)
 
@@ -423,14 +435,12 @@ class Group:
 
     def _cut_all(self) -> None:
         self._cutting = True
-        late = [member for member in self._members if member._task and not member._finished]
-        if self._forced is not None:
-            why = f"forced by a second signal, {self._forced.name}"
-        elif self._cancelled_outside:
-            why = "cancelled from outside"
-        else:
-            why = f"the grace of {self._deadline - self._stopping_at:g} s is over"
-        self._cut(late, why)
+        late = [
+            member
+            for member in self._members
+            if member._task is not None and not member._finished and not member._was_cut
+        ]
+        self._cut(late, self._why_deadline)
 
     def _cut(self, members: list[Member], why: str) -> None:
         if members:
@@ -462,23 +472,24 @@ class Group:
                 self._at(now + self.lame_duck, self._end_lame_duck)
             else:
                 self._state = State.STOPPING
-            self._set_deadline(now + self.grace)
+            self._set_deadline(now + self.grace, f"the grace of {self.grace:g} s is over")
             self._at(now + _HOLDUP_INTERVAL, self._log_holdups)
         elif self._state is State.LAME_DUCK:
             logger.info("%s: the lame duck ends early: %s", self.name, cause)
             self._end_lame_duck()
         if grace is not None:
-            self._set_deadline(now + grace)
+            self._set_deadline(now + grace, f"the shortened grace of {grace:g} s is over")
         self._bell.set()
 
     def _end_lame_duck(self) -> None:
         if self._state is State.LAME_DUCK:
             self._state = State.STOPPING
 
-    def _set_deadline(self, when: float) -> None:
+    def _set_deadline(self, when: float, why: str) -> None:
         """The stop is to be over by then: it only ever comes nearer."""
         if when < self._deadline:
             self._deadline = when
+            self._why_deadline = why
             self._at(when, self._end_lame_duck)
             self._tell_deadline()
             self._bell.set()
@@ -491,7 +502,8 @@ class Group:
         """A signal asks for a stop. Returns whether it was a second one, and cut the stop short."""
         if self._signal is not None and self._state is State.STOPPING:
             self._forced = signum
-            self._set_deadline(trio.current_time())
+            why = f"forced by a second signal, {signum.name}"
+            self._set_deadline(trio.current_time(), why)
             return True
         self._signal = signum
         self._request_stop(Cause(signal=signum, reason=f"{signum.name} received"), lame_duck=True)
@@ -501,8 +513,9 @@ class Group:
     def _cancel_from_outside(self) -> None:
         if not self._cancelled_outside:
             self._cancelled_outside = True
-            self._request_stop(Cause(reason="cancelled from outside"))
-            self._set_deadline(trio.current_time())
+            cause = Cause(reason="cancelled from outside")
+            self._request_stop(cause)
+            self._set_deadline(trio.current_time(), cause.reason)
 
     def _start(self, member: Member) -> None:
         assert self._nursery is not None
@@ -521,7 +534,8 @@ class Group:
                 member.name,
                 _names(missing),
             )
-        return not missing and self._cause is None and not member._asked
+        told = member._asked or any(need._asked for need in member._needs)
+        return not missing and self._cause is None and not told
 
     def _member_began(self, member: Member) -> None:
         if self._cause is not None or member._asked:
@@ -540,12 +554,15 @@ class Group:
     def _member_asked(self, member: Member) -> None:
         if self._nursery is None:
             return  # it has not run yet, and will not start this one
-        if member._task is None and member._needs:
-            member._scope.cancel("it was stopped before it could start")
+        for waiting in (member, *member._dependents):
+            if waiting._task is None and waiting._needs:
+                waiting._scope.cancel("it can't start any more")
         self._due.append(member)
         self._bell.set()
 
     def _member_failed(self, member: Member, error: BaseException) -> None:
+        if error is member.error:
+            return  # its execute and its interrupt raised the same
         error.add_note(f"in actor {member.name!r} of group {self.name!r}")
         member.error = member.error or error
         what = f"{member.name!r} failed: {one_line(error)}"
@@ -553,6 +570,8 @@ class Group:
         for leaf in _exits_in(error):
             self._exit_with(leaf, cause)
         failure = _failure_in(error)
+        if isinstance(error.__cause__, GroupFailed) and failure is None:
+            failure = error.__cause__  # what failed in an inner group beside its exit
         if failure is None:
             return
         self._failures.append((member, failure))
@@ -567,7 +586,7 @@ class Group:
         """KeyboardInterrupt or the like: the first is a graceful stop, a second KeyboardInterrupt a hard one."""
         self._request_stop(cause)
         if self._exits and isinstance(error, KeyboardInterrupt):
-            self._set_deadline(trio.current_time())
+            self._set_deadline(trio.current_time(), "forced by a second KeyboardInterrupt")
         self._exits.append(error)
 
     def _interrupt_failed(self, member: Member, error: BaseException) -> None:
@@ -681,6 +700,10 @@ class Group:
                 )
             if need._asked or need.interrupted_at is not None:
                 raise RuntimeError(f"{name!r} needs {need.name!r}, which was told to stop")
+            if need.stopped_at is not None and need.ready_at is None:
+                raise RuntimeError(
+                    f"{name!r} needs {need.name!r}, which stopped before it was ready"
+                )
             if daemon and not need.daemon:
                 raise ValueError(
                     f"{name!r} is a daemon and needs {need.name!r}, which is none: daemons outlive the rest"

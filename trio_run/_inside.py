@@ -115,7 +115,7 @@ class busy:  # noqa: N801 - used as a function
 
 
 def stopping() -> bool:
-    """Has the actor around this code been interrupted? False outside any actor."""
+    """Has the actor around this code been interrupted, or cut? False outside any actor."""
     here = place.get()
     return here is not None and here.inside._stopping.is_set()
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import math
 import signal
 import sys
+import time
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -89,8 +91,13 @@ async def _main(group: Group) -> int:
     except GroupFailed as failed:
         report = failed.report
         _tell_failures(failed)
-    if not cannot_start(report.cause.error):  # else that sentence tells it all
-        logger.info("%s", report)
+        if cannot_start(failed):  # that sentence tells it all
+            return report.exit_code
+    except BaseException as exc:
+        if isinstance(exc.__cause__, GroupFailed):  # beside an exit
+            _tell_failures(exc.__cause__)
+        raise
+    logger.info("%s", report)
     return report.exit_code
 
 
@@ -120,15 +127,22 @@ class _Watchdog:
         self._grace = grace
         self._abort_after = abort_after
         self._signalled = False
+        self._due = math.inf  # on the monotonic clock
 
     def signal_arrived(self) -> None:
-        self.stop_is_over_in(0.0 if self._signalled else self._grace)
+        """It may only bring the end nearer: somebody who keeps pressing Ctrl-C wants it to end."""
+        seconds = 0.0 if self._signalled else self._grace
         self._signalled = True
+        self._set(min(self._due, time.monotonic() + seconds + self._abort_after))
 
     def stop_is_over_in(self, seconds: float) -> None:
+        self._set(time.monotonic() + seconds + self._abort_after)
+
+    def _set(self, due: float) -> None:
+        self._due = due
+        timeout = max(_SHORTEST, due - time.monotonic())
         faulthandler.cancel_dump_traceback_later()
-        if seconds + self._abort_after < _LONGEST:
-            timeout = max(_SHORTEST, seconds + self._abort_after)
+        if timeout < _LONGEST:
             faulthandler.dump_traceback_later(timeout, exit=True, file=_STDERR)
 
 

@@ -67,7 +67,7 @@ class BackgroundTasks:
         """Run ``await fn(*args)`` in the background. Returns at once.
 
         The task inherits the caller's context variables, but belongs to this actor: ``busy()`` in it is this
-        actor's. May be called before the group runs: the tasks begin with it.
+        actor's. May be called before the group runs: the tasks begin when this actor does, or never.
 
         Raises:
           RuntimeError: if this actor has been interrupted or cut.
