@@ -26,7 +26,8 @@ The tour:
 * :func:`run` is all that for a whole process: signals, exit code, and a watchdog.
 * Code inside an actor says and asks: :class:`busy`, :func:`stopping`, :func:`wait_stopping`,
   :func:`cancel_on_stop`.
-* Ready-made actors: :class:`SignalReceiver`, :class:`TCPListener`, :class:`BackgroundTasks`, :func:`every`.
+* Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`, :class:`UDPListener` and
+  :class:`WebSocketListener`; :class:`BackgroundTasks` and :func:`every`.
 
 Everything is logged on the logger ``trio_run``.
 """
@@ -35,6 +36,9 @@ from ._actor import Actor, CannotStart, Cause, Member, State
 from ._group import Group, GroupFailed
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
 from ._listeners._tcp import TCPListener
+from ._listeners._udp import Datagram, UDPListener
+from ._listeners._unix import UnixListener
+from ._listeners._websocket import WebSocketListener
 from ._report import ActorReport, Report
 from ._run import run
 from ._signals import SignalReceiver
@@ -46,6 +50,7 @@ __all__ = [
     "BackgroundTasks",
     "CannotStart",
     "Cause",
+    "Datagram",
     "Group",
     "GroupFailed",
     "Member",
@@ -53,6 +58,9 @@ __all__ = [
     "SignalReceiver",
     "State",
     "TCPListener",
+    "UDPListener",
+    "UnixListener",
+    "WebSocketListener",
     "busy",
     "cancel_on_stop",
     "every",

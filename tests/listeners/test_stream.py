@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,144 +18,33 @@ import trio.testing
 import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run import Group, Report, TCPListener, busy, cancel_on_stop, stopping
+from trio_run import Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _stream
 from trio_run._listeners._stream import Connection
 
 from ..process import open_program
-
-TIMEOUT = 60  # seconds: a bound for a test that hangs, not a measure
-HOST = "127.0.0.1"
-
-Handler = Callable[[Any], Awaitable[object]]
-
-
-class Server:
-    """A TCPListener in a running group."""
-
-    def __init__(self, listener: TCPListener, group: Group) -> None:
-        self.listener = listener
-        self.group = group
-        self.ended = trio.Event()
-        self._report: Report | None = None
-        self._clients: list[socket.socket] = []
-
-    @property
-    def address(self) -> tuple[str, int]:
-        host, port = self.listener.addresses[0][:2]
-        return host, port
-
-    @property
-    def report(self) -> Report:
-        assert self._report is not None
-        return self._report
-
-    @property
-    def detail(self) -> str:
-        return self.report.actors[0].detail
-
-    async def connect(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream(*self.address)
-
-    def connect_now(self, request: bytes = b"") -> trio.SocketStream:
-        """Connect and send without a checkpoint, so that the listener has no chance to accept before.
-
-        It is closed with the server at the latest.
-        """
-        client = socket.create_connection(self.address)
-        self._clients.append(client)
-        client.sendall(request)
-        client.setblocking(False)
-        return trio.SocketStream(trio.socket.from_stdlib_socket(client))
-
-    async def stop(self) -> Report:
-        self.group.stop()
-        await self.ended.wait()
-        return self.report
-
-    async def run(self, *, task_status: trio.TaskStatus[Any]) -> None:
-        try:
-            self._report = await self.group.run(task_status=task_status)
-        finally:
-            self.ended.set()
-
-    def close_clients(self) -> None:
-        for client in self._clients:
-            client.close()
-
-
-@asynccontextmanager
-async def serving(
-    handler: Handler, *, grace: float = 30.0, **options: Any
-) -> AsyncIterator[Server]:
-    """A server that listens; it is stopped at the end, if it still runs."""
-    if "sockets" not in options:
-        options = {"port": 0, "host": HOST} | options
-    listener = TCPListener(handler, **options)
-    server = Server(listener, Group(grace=grace))
-    server.group.add(listener)
-    with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            try:
-                yield server
-                await server.stop()
-            finally:
-                server.close_clients()
-
-
-async def echo(stream: trio.abc.Stream) -> None:
-    """As for trio.serve_tcp."""
-    async for chunk in stream:
-        await stream.send_all(chunk)
-
-
-async def ask(client: trio.abc.Stream, request: bytes) -> bytes:
-    """Send a request, and wait for a reply that is as long."""
-    await client.send_all(request)
-    return await read_exactly(client, len(request))
-
-
-async def read_exactly(client: trio.abc.Stream, size: int) -> bytes:
-    reply = bytearray()
-    while len(reply) < size:
-        chunk = await client.receive_some(size - len(reply))
-        assert chunk, f"end of stream after {bytes(reply)!r}"
-        reply += chunk
-    return bytes(reply)
-
-
-async def read_to_end(client: trio.abc.Stream) -> bytes:
-    """All there is until a clean end of stream; a reset is an error."""
-    return b"".join([bytes(chunk) async for chunk in client])
-
-
-async def read_and_close(client: trio.abc.Stream) -> bytes:
-    """As a client that hangs up at the end of the stream: the server need not linger for it."""
-    async with client:
-        return await read_to_end(client)
-
-
-async def send_for_ever(client: trio.abc.Stream, data: bytes) -> None:
-    with contextlib.suppress(trio.BrokenResourceError):
-        while True:
-            await client.send_all(data)
-
-
-def name_of(client: trio.SocketStream) -> str:
-    host, port = client.socket.getsockname()
-    return f"{host}:{port}"
-
-
-def lines_of(caplog: pytest.LogCaptureFixture, text: str) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if text in record.getMessage()]
-
-
-def listening_at(kind: type[socket.socket] = socket.socket) -> Any:
-    bound = kind()
-    bound.bind((HOST, 0))
-    return bound
+from .serving import (
+    HOST,
+    TIMEOUT,
+    Conversation,
+    Server,
+    ask,
+    begin,
+    clog_stream,
+    echo,
+    finish,
+    lines_of,
+    listening_at,
+    name_of,
+    open_descriptors,
+    read_and_close,
+    read_exactly,
+    read_to_end,
+    send_for_ever,
+    serving,
+    stuck,
+)
 
 
 class FaultySocket(socket.socket):
@@ -218,20 +106,6 @@ async def clogged_pair() -> tuple[Connection, Connection]:
     clog_stream(left)
     clog_stream(right)
     return left, right
-
-
-def clog_stream(stream: Connection) -> int:
-    with socket.socket(fileno=os.dup(stream.socket.fileno())) as same:
-        return clog(same)
-
-
-def clog(sender: socket.socket) -> int:
-    """Send until the kernel takes no more."""
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sent += sender.send(bytes(65536))
-    return sent
 
 
 async def test_a_connection_obeys_trios_contract_of_a_stream(
@@ -753,12 +627,6 @@ async def test_rule_03_d_the_handlers_are_waited_for() -> None:
         assert returned
 
 
-async def stuck(stream: trio.abc.Stream) -> None:
-    with busy():
-        await stream.send_all(b"begun ")
-        await trio.sleep_forever()
-
-
 async def test_rule_03_e_the_rest_is_cut_when_the_grace_is_over(clock: MockClock) -> None:
     async with serving(stuck, grace=7) as server, await server.connect() as client:
         await read_exactly(client, 6)
@@ -779,43 +647,8 @@ async def test_rule_03_e_a_listener_that_was_cut_says_so(clock: MockClock) -> No
 # Rule 4: how a connection is told.
 
 
-class Conversation:
-    """A handler that answers "ask" in nested busy blocks, and what it has seen."""
-
-    def __init__(self) -> None:
-        self.seen: list[object] = []
-        self.go = trio.Event()
-
-    async def __call__(self, stream: trio.abc.Stream) -> None:
-        try:
-            while True:
-                chunk = await stream.receive_some(3)
-                self.seen.append(bytes(chunk))
-                if not chunk:
-                    return
-                with busy():
-                    with busy():
-                        await stream.send_all(b"begun ")
-                        await self.go.wait()
-                    self.seen.append(await stream.receive_some(4))  # not told yet: it reads on
-                    await stream.send_all(b"done")
-        except trio.Cancelled:
-            self.seen.append("cancelled")
-            raise
-
-
 DRAINS = ["eof", "wait", "cancel"]
 END = {"eof": b"", "cancel": "cancelled"}
-
-
-async def begin(client: trio.abc.Stream) -> None:
-    await client.send_all(b"ask")
-    assert await read_exactly(client, 6) == b"begun "
-
-
-async def finish(client: trio.abc.Stream) -> None:
-    await client.send_all(b"body")
-    assert await read_exactly(client, 4) == b"done"
 
 
 @pytest.mark.parametrize("drain", DRAINS)
@@ -1526,10 +1359,6 @@ async def test_rule_06_a_stop_without_grace_counts_what_it_cut() -> None:
 
 
 # Descriptors.
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_no_descriptor_is_left_open(

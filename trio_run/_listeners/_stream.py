@@ -16,16 +16,19 @@ import abc
 import contextlib
 import errno
 import logging
+import math
 import socket as stdlib_socket
 import ssl
+import struct
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import trio
 
-from .._actor import CannotStart, split_cancelled
+from .._actor import split_cancelled
 from .._inside import Inside, place
+from ._bind import check_given, format_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -44,30 +47,26 @@ _ACCEPT_AT_ONCE = 100  # then others get their turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_REASONS: dict[int | None, str] = {
-    errno.EADDRINUSE: "it is in use; stop the process that listens there, or choose another",
-    errno.EACCES: "permission denied; choose another, or run with more rights",
-}
 _NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
-
-
-class CannotListen(CannotStart, OSError):
-    """A listener cannot listen where it should. The message names the address and the reason."""
-
-    def __init__(self, where: str, error: Exception) -> None:
-        self.errno = error.errno if isinstance(error, OSError) else None
-        said = getattr(error, "strerror", None) or str(error)
-        super().__init__(f"cannot listen on {where}: {_REASONS.get(self.errno, said)}")
 
 
 class _InputEnded(trio.BrokenResourceError):
     """Told to end in the midst of TLS. The handler never sees it: it reads end of file."""
 
 
-class Connection(trio.abc.HalfCloseableStream):
-    """One client's stream: like :class:`trio.SocketStream` in all it does, and it can be told to end.
+class Credentials(NamedTuple):
+    """Whose process it is at the other end of a Unix socket."""
 
-    ``socket`` is its Trio socket, for options and addresses; ``peer`` the client's address.
+    pid: int
+    uid: int
+    gid: int
+
+
+class Connection(trio.abc.HalfCloseableStream):
+    """One client's stream: used like a :class:`trio.SocketStream`, and it can be told to end.
+
+    ``socket`` is its Trio socket, for options and addresses, not for reading: that would not be told; ``peer`` the client's address, or on a
+    Unix socket its :class:`Credentials`.
     """
 
     __slots__ = (
@@ -83,10 +82,10 @@ class Connection(trio.abc.HalfCloseableStream):
         "_socket",
         "_told",
         "_trio_socket",
+        "at_end",
         "handshake",
         "inside",
         "peer",
-        "scope",
     )
 
     def __init__(
@@ -94,9 +93,9 @@ class Connection(trio.abc.HalfCloseableStream):
     ) -> None:
         self._socket = socket
         self._trio_socket: trio.socket.SocketType | None = None
-        self.peer = peer
+        self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
         self.inside = inside
-        self.scope: trio.CancelScope | None = None  # to be cancelled, where that is how it is told
+        self.at_end: Callable[[], object] | None = None  # how it is told, where not by end of file
         self.handshake: trio.CancelScope | None = None  # around it, while it lasts
         self._shielded = shielded  # may its handler be cancelled softly?
         self._busy = 1  # until its handler begins
@@ -110,13 +109,25 @@ class Connection(trio.abc.HalfCloseableStream):
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Connection from {format_address(self.peer)}>"
+        return f"<Connection from {self.who}>"
 
     @property
     def socket(self) -> trio.socket.SocketType:
         if self._trio_socket is None:
             self._trio_socket = trio.socket.from_stdlib_socket(self._socket)
         return self._trio_socket
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Whose process the client is, on a Unix socket; None elsewhere, or where the platform does not tell."""
+        return self.peer if isinstance(self.peer, Credentials) else None
+
+    @property
+    def who(self) -> str:
+        """The client, for a log line."""
+        if isinstance(self.peer, Credentials):
+            return f"process {self.peer.pid} of user {self.peer.uid}"
+        return format_address(self.peer)
 
     # What busy() does in its handler.
 
@@ -150,8 +161,8 @@ class Connection(trio.abc.HalfCloseableStream):
             self._end()
 
     def _end(self) -> None:
-        if self.scope is not None:
-            self.scope.cancel("its listener is draining")
+        if self.at_end is not None:
+            self.at_end()
         elif self._left is None and not self._closed:
             self._left = _unread(self._socket)
             if self._left == 0 and self._reading:
@@ -283,7 +294,7 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def finish(self) -> None:
         """Make it safe to close: linger, if input is unread or output not yet with the client."""
-        if self._closed or self._lingering:
+        if self._closed or self._lingering or self._sending:  # what is being sent is lost anyway
             return
         if not (_unread(self._socket) or _unsent(self._socket)):
             return
@@ -300,7 +311,7 @@ class Connection(trio.abc.HalfCloseableStream):
     async def _linger(self) -> None:
         """End our side, and throw input away until the client ends its own."""
         self._socket.shutdown(stdlib_socket.SHUT_WR)
-        while not self._closed:
+        while True:
             try:
                 if not self._socket.recv(_RECEIVE_SIZE):
                     return
@@ -324,12 +335,24 @@ class TLSConnection(trio.abc.Stream):
 
     def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
         connection._raises_at_end = True
+        self._connection = connection
         self._stream = trio.SSLStream(connection, context, server_side=True)
+        self._ahead: bytes | bytearray = b""
+        self._closing = trio.Lock()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    async def read_ahead(self) -> None:
+        """Wait for input. It may have come with the end of the handshake, and so have left the socket."""
+        self._ahead = await self.receive_some()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._ahead:
+            await trio.lowlevel.checkpoint()
+            data = self._ahead[:max_bytes]
+            self._ahead = self._ahead[len(data) :]
+            return data
         try:
             return await self._stream.receive_some(max_bytes)
         except _InputEnded:
@@ -341,8 +364,25 @@ class TLSConnection(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
+    @property
+    def credentials(self) -> Credentials | None:
+        """As :attr:`Connection.credentials`."""
+        return self._connection.credentials
+
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        """Close it, with a close_notify, and as :meth:`Connection.aclose`."""
+        try:
+            async with self._closing:  # two at once would lose the close_notify
+                self._connection._left = 0
+                # OpenSSL sends no close_notify while it holds input that nobody has read.
+                with contextlib.suppress(
+                    trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+                ):
+                    while await self.receive_some():
+                        pass
+                await self._stream.aclose()
+        finally:
+            self._connection.close()
 
 
 class StreamListener(abc.ABC):
@@ -371,12 +411,7 @@ class StreamListener(abc.ABC):
                 "ssl_context is one for clients: make one for a server, with "
                 "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
             )
-        if sockets is not None and not (
-            isinstance(sockets, (list, tuple))
-            and sockets
-            and all(isinstance(given, stdlib_socket.socket) for given in sockets)
-        ):
-            raise TypeError(f"sockets must be a list of bound sockets, not {sockets!r}")
+        check_given(sockets)
         for what, number in (("max_connections", max_connections), ("backlog", backlog)):
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise ValueError(f"{what} must be a positive whole number or None, not {number!r}")
@@ -395,6 +430,7 @@ class StreamListener(abc.ABC):
         self._room = trio.Event()
         self._exhausted = False  # short of descriptors or memory, and has said so
         self._draining = False
+        self._first_request_by = math.inf
         self._drained = self._cut = self._failed = 0
 
     @property
@@ -409,7 +445,13 @@ class StreamListener(abc.ABC):
 
     @abc.abstractmethod
     async def _open(self) -> None:
-        """See that there are bound sockets in _sockets: whatever happens, they are closed in the end."""
+        """Have the sockets in _sockets listen. Whatever happens, they are closed in the end."""
+
+    def _disappear(self) -> None:  # noqa: B027 - not every address is a thing that can be removed
+        """No client is to come any more. Called while the sockets still listen, and in any case in the end."""
+
+    def _address(self, listening: stdlib_socket.socket) -> object:
+        return listening.getsockname()
 
     def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
         """Begin to drain."""
@@ -426,9 +468,7 @@ class StreamListener(abc.ABC):
         self._shielded = not ours or self._drain == "cancel"
         try:
             await self._open()
-            for listening in self._sockets:
-                self._listen(listening)
-            self.addresses = tuple(listening.getsockname() for listening in self._sockets)
+            self.addresses = tuple(map(self._address, self._sockets))
             async with trio.open_nursery() as self._nursery:
                 task_status.started(self.addresses)
                 try:
@@ -439,10 +479,10 @@ class StreamListener(abc.ABC):
                 finally:
                     self._draining = True
                 await self._start_draining()
-            await (
-                trio.lowlevel.checkpoint_if_cancelled()
-            )  # the handlers have kept theirs to themselves
+            # The handlers have kept theirs to themselves.
+            await trio.lowlevel.checkpoint_if_cancelled()
         finally:
+            self._disappear()
             for listening in self._sockets:
                 listening.close()
             self._cut += len(self._connections)  # those that still waited for their turn
@@ -450,20 +490,15 @@ class StreamListener(abc.ABC):
                 connection.close()
             self._connections.clear()
 
-    def _listen(self, bound: stdlib_socket.socket) -> None:
-        bound.setblocking(False)
-        try:
-            bound.listen(self._backlog)
-        except OSError as exc:
-            raise CannotListen(format_address(bound.getsockname()), exc) from exc
-
     async def _start_draining(self) -> None:
+        self._disappear()
+        self._first_request_by = trio.current_time() + _FIRST_REQUEST
         for listening in self._sockets:
-            # What the kernel has accepted is a client's connection: closing would reset it. But clients that
-            # never stop coming are not to hold up the stop.
-            most = len(self._connections) + self._backlog
-            while await self._accept_some(listening) and len(self._connections) <= most:
-                await trio.lowlevel.checkpoint()
+            # What the kernel has accepted is a client's connection: closing would reset it. Nobody is served
+            # meanwhile, or clients that come back at once would never let the queue become empty.
+            for _ in range(self._backlog // _ACCEPT_AT_ONCE + 1):
+                if not await self._accept_some(listening):
+                    break
             listening.close()
         for connection in self._connections:
             self._tell(connection)
@@ -497,7 +532,8 @@ class StreamListener(abc.ABC):
                     raise
                 if exc.errno in _EXHAUSTED:
                     await self._pause(exc)
-                    break
+                    # When we drain, those who leave make room; where there is nobody, others may for a moment.
+                    return bool(self._connections) or trio.current_time() < self._first_request_by
                 continue  # that client is gone already
             self._exhausted = False
             accepted.setblocking(False)
@@ -508,7 +544,7 @@ class StreamListener(abc.ABC):
         if not self._exhausted:
             self._exhausted = True
             logger.error("%s: accepting is paused: %s (%s)", self.name, exc.strerror, self.status)
-        if self._draining:  # only those who leave can make room
+        if self._draining:
             for connection in self._connections:
                 self._tell(connection)
         await trio.sleep(_PAUSE)
@@ -554,12 +590,17 @@ class StreamListener(abc.ABC):
             connection.handshake = None
         if self._draining:
             # It was still on its way in when the stop came: it is owed an answer to its first request.
-            with trio.move_on_after(_FIRST_REQUEST):
-                await trio.lowlevel.wait_readable(connection._socket)
+            with trio.move_on_at(self._first_request_by):
+                if isinstance(stream, TLSConnection):
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await stream.read_ahead()
+                else:
+                    await trio.lowlevel.wait_readable(connection._socket)
             self._tell(connection)
         try:
             if self._drain == "cancel":
-                with trio.CancelScope() as connection.scope:
+                with trio.CancelScope() as scope:
+                    connection.at_end = scope.cancel
                     connection.leave_busy(None)
                     await self._handler(stream)
             else:
@@ -577,36 +618,31 @@ class StreamListener(abc.ABC):
 
     async def _handshake(self, stream: TLSConnection, connection: Connection) -> bool:
         reason = "it took too long"
-        with trio.move_on_after(_HANDSHAKE_TIMEOUT) as connection.handshake:
+        timeout = _FIRST_REQUEST if self._draining else _HANDSHAKE_TIMEOUT
+        with trio.move_on_after(timeout) as connection.handshake:
             try:
                 await stream.do_handshake()
             except trio.BrokenResourceError as exc:
                 reason = str(exc.__cause__ or exc)
             else:
                 return True
-        peer = format_address(connection.peer)
-        logger.info("%s: no TLS handshake with %s: %s", self.name, peer, reason)
+        logger.info("%s: no TLS handshake with %s: %s", self.name, connection.who, reason)
         return False
 
     def _tell_failure(self, connection: Connection, error: Exception) -> None:
         self._failed += 1
-        peer = format_address(connection.peer)
-        if isinstance(
-            error, trio.BrokenResourceError
-        ):  # the client's doing: no news to the programmer
-            logger.info("%s: the connection from %s broke: %s", self.name, peer, error)
+        if isinstance(error, trio.BrokenResourceError):  # the client's doing, no mistake of ours
+            logger.info("%s: the connection from %s broke: %s", self.name, connection.who, error)
         else:
-            logger.error("%s: the handler failed for %s", self.name, peer, exc_info=error)
+            logger.error("%s: the handler failed for %s", self.name, connection.who, exc_info=error)
 
 
-def format_address(address: object) -> str:
-    """An address as people write it: "127.0.0.1:80", "[::1]:80", or a path."""
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    if isinstance(address, bytes):
-        return repr(address)
-    return str(address) or "a client without a name"
+def _credentials(socket: stdlib_socket.socket) -> Credentials | None:
+    if not hasattr(stdlib_socket, "SO_PEERCRED"):
+        return None
+    layout = struct.Struct("iII")
+    told = socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, layout.size)
+    return Credentials(*layout.unpack(told))
 
 
 if sys.platform == "win32":  # pragma: no cover - tested on Linux
@@ -638,4 +674,6 @@ else:
 
     def _unsent(socket: stdlib_socket.socket) -> int:
         """How many bytes have been sent and not been acknowledged: known on Linux, 0 elsewhere."""
-        return _count(socket, termios.TIOCOUTQ) if sys.platform == "linux" else 0
+        count = _count(socket, termios.TIOCOUTQ) if sys.platform == "linux" else 0
+        # What is in a Unix socket is with the client already: a close does not take it back.
+        return count if count and socket.family != stdlib_socket.AF_UNIX else 0

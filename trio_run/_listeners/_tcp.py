@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket as stdlib_socket
-import sys
 from typing import TYPE_CHECKING
 
-import trio
-
-from ._stream import (
-    CannotListen,
-    Connection,
-    Drain,
-    StreamListener,
-    TLSConnection,
-    format_address,
-)
+from ._bind import bind_internet, check_internet, check_sockets, listen
+from ._stream import Connection, Drain, StreamListener, TLSConnection
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
-
-_FAMILIES = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
-_NOT_TCP = OSError(errno.EPROTOTYPE, "it is not a TCP socket")
-_UNAVAILABLE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 class TCPListener(StreamListener):
@@ -81,18 +67,7 @@ class TCPListener(StreamListener):
         name: str | None = None,
         grace: float | None = None,
     ) -> None:
-        if (port is None) == (sockets is None):
-            raise ValueError("TCPListener takes either a port or sockets")
-        if port is not None and (not isinstance(port, int) or not 0 <= port <= 65535):
-            raise ValueError(f"port must be a whole number from 0 to 65535, not {port!r}")
-        if host is not None and not isinstance(host, (str, bytes)):
-            raise TypeError(f"host must be a name or an address, or None, not {host!r}")
-        if sockets is not None and (host is not None or reuse_port):
-            raise ValueError("host and reuse_port are for a port: sockets are bound already")
-        if reuse_port and not hasattr(
-            stdlib_socket, "SO_REUSEPORT"
-        ):  # pragma: no cover - not on Linux
-            raise ValueError("reuse_port: this platform has no SO_REUSEPORT")
+        check_internet("TCPListener", host, port, sockets, reuse_port=reuse_port)
         super().__init__(
             handler,
             name=name or ("tls" if ssl_context else "tcp") + (f":{port}" if port else ""),
@@ -108,50 +83,15 @@ class TCPListener(StreamListener):
         self._reuse_port = reuse_port
 
     async def _open(self) -> None:
+        kind = stdlib_socket.SOCK_STREAM
         if not self._sockets:
-            await self._bind()
+            await bind_internet(
+                self._sockets, self._host, self._port, kind, reuse_port=self._reuse_port
+            )
+        check_sockets(self._sockets, kind, "it is not a TCP socket")
         for bound in self._sockets:
-            if bound.family not in _FAMILIES or bound.type != stdlib_socket.SOCK_STREAM:
-                raise CannotListen(format_address(bound.getsockname()), _NOT_TCP)
             # As trio.SocketStream has them. What is accepted inherits them: that saves a system call each.
             bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
             with contextlib.suppress(OSError, AttributeError):
                 bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14)
-
-    async def _bind(self) -> None:
-        host = self._host.decode() if isinstance(self._host, bytes) else self._host
-        where = f"{'*' if host is None else host}:{self._port}"
-        try:
-            found = await trio.socket.getaddrinfo(
-                self._host,
-                self._port,
-                type=stdlib_socket.SOCK_STREAM,
-                flags=stdlib_socket.AI_PASSIVE,
-            )
-        except (OSError, UnicodeError) as exc:  # of the latter kind: a name that can't be one
-            raise CannotListen(where, exc) from exc
-        missing: OSError | None = None
-        for family, kind, protocol, _, address in found:
-            try:
-                self._bind_one(family, kind, protocol, address)
-            except OSError as exc:
-                if exc.errno not in _UNAVAILABLE:
-                    raise CannotListen(where, exc) from exc
-                missing = exc  # IPv6 switched off, say
-        if missing is not None and not self._sockets:
-            raise CannotListen(where, missing) from missing
-
-    def _bind_one(self, family: int, kind: int, protocol: int, address: object) -> None:
-        bound = stdlib_socket.socket(family, kind, protocol)
-        try:
-            if sys.platform != "win32":  # where it would let anyone take the port over
-                bound.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
-            if self._reuse_port:
-                bound.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
-            if family == stdlib_socket.AF_INET6:
-                bound.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-            bound.bind(address)  # type: ignore[arg-type]  # what getaddrinfo returned
-        except BaseException:
-            bound.close()
-            raise
-        self._sockets.append(bound)
+            listen(bound, self._backlog)

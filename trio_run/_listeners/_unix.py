@@ -1,0 +1,188 @@
+"""UnixListener: when a socket appears at a path, and when it goes from there.
+
+What happens to the connections is decided in _stream.
+
+At the start it binds beside the path, sets the mode, listens, and renames: so the socket is at its path only when it
+listens, and has its mode from the first moment. At a stop it removes the path, if what is there is still its own,
+while it still listens; then it accepts the clients that came that way, and closes. As nobody takes a socket that
+listens for a stale one, nobody can have put another in its place between the look and the removal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket as stdlib_socket
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._bind import CannotListen, check_sockets, format_address, listen
+from ._stream import Connection, Drain, StreamListener, TLSConnection, logger
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Sequence
+
+_LONGEST = 107  # bytes: sun_path on Linux, without its final zero
+_RANDOM = 4  # bytes in the name that it has before it is renamed
+_TRIES = 1000  # to find one that is free
+_NOT_UNIX = "it is not a Unix stream socket"
+
+
+class UnixListener(StreamListener):
+    """An actor that serves a Unix socket, and drains when it is interrupted: as :class:`TCPListener` does.
+
+    The socket appears at its path only when it listens, with its mode. A stale socket there, left by a process that
+    was killed, is replaced; anything else is an error and is left alone, a socket that somebody listens on included.
+    When it is interrupted the path is removed at once, if it is still its own: so a new process can take the path
+    over while this one drains.
+
+    A handler may ask its stream's ``credentials``, the (pid, uid, gid) of the client's process; None where the
+    platform does not tell.
+
+    Args:
+      handler: an async function of one stream.
+      path: where the socket is to be. One that begins with a zero byte is an abstract address (Linux), which has
+        neither a file nor a mode.
+      mode: the permissions of the socket.
+      sockets: listen on these, already bound, instead. They are closed in the end, and their paths left alone.
+      backlog, ssl_context, drain, max_connections, name, grace: as for :class:`TCPListener`.
+
+    Raises:
+      TypeError, ValueError: for an argument that can't be right, such as a path longer than the kernel allows.
+      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the path too.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Connection], Awaitable[object]]
+        | Callable[[TLSConnection], Awaitable[object]],
+        path: str | bytes | os.PathLike[str] | None = None,
+        *,
+        mode: int = 0o600,
+        backlog: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        drain: Drain = "eof",
+        max_connections: int | None = None,
+        sockets: Sequence[stdlib_socket.socket] | None = None,
+        name: str | None = None,
+        grace: float | None = None,
+    ) -> None:
+        if not hasattr(stdlib_socket, "AF_UNIX"):  # pragma: no cover - there is one on Linux
+            raise ValueError("UnixListener: this platform has no Unix sockets")
+        if (path is None) == (sockets is None):
+            raise ValueError("UnixListener takes either a path or sockets")
+        if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+            raise ValueError(f"mode must be permissions, such as 0o600, not {mode!r}")
+        self._path = _check_path(path) if path is not None else ""
+        self._mode = mode
+        super().__init__(
+            handler,
+            name=name or (f"unix:{format_address(self._path)}" if self._path else "unix"),
+            backlog=backlog,
+            ssl_context=ssl_context,
+            drain=drain,
+            max_connections=max_connections,
+            sockets=sockets,
+            grace=grace,
+        )
+        self._own: tuple[Path, os.stat_result] | None = None  # the socket's file: where, and which
+
+    async def _open(self) -> None:
+        check_sockets(self._sockets, stdlib_socket.SOCK_STREAM, _NOT_UNIX, (stdlib_socket.AF_UNIX,))
+        for given in self._sockets:
+            if not given.getsockname():
+                raise CannotListen("a socket", OSError(errno.EINVAL, "it is not bound"))
+            listen(given, self._backlog)
+        if not self._sockets:
+            try:
+                self._appear()
+            except OSError as exc:
+                raise CannotListen(format_address(self._path), exc) from exc
+
+    def _appear(self) -> None:
+        bound = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+        self._sockets.append(bound)
+        bound.setblocking(False)
+        if self._path.startswith("\0"):
+            bound.bind(self._path)
+            bound.listen(self._backlog)
+            return
+        _check_free(self._path)
+        path = Path(self._path)
+        beside = _beside(path)
+        bound.bind(str(beside))
+        file = beside.lstat()
+        self._own = beside, file
+        beside.chmod(self._mode)
+        bound.listen(self._backlog)
+        beside.rename(path)
+        # By the stop the process may have gone to another directory.
+        self._own = path.absolute(), file
+
+    def _disappear(self) -> None:
+        if self._own is None:
+            return
+        path, file = self._own
+        self._own = None
+        try:
+            if os.path.samestat(path.lstat(), file):
+                path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as exc:  # it has given up its rights, say: that is no reason to lose clients
+            logger.warning("%s: cannot remove %s: %s", self.name, path, exc.strerror)
+
+    def _address(self, listening: stdlib_socket.socket) -> object:
+        return self._path or listening.getsockname()
+
+
+def _check_path(path: str | bytes | os.PathLike[str]) -> str:
+    text = os.fsdecode(path)
+    length = len(os.fsencode(text))
+    abstract = text.startswith("\0")
+    if not length:
+        raise ValueError("the path of a UnixListener can't be empty")
+    if length > _LONGEST:
+        raise ValueError(
+            f"the path of a Unix socket can have {_LONGEST} bytes, and this one has {length}: {text!r}"
+        )
+    if "\0" in text and not abstract:
+        raise ValueError(f"the path of a Unix socket can't have a zero byte in it: {text!r}")
+    if abstract and sys.platform != "linux":  # pragma: no cover - there are some on Linux
+        raise ValueError("this platform has no abstract Unix sockets")
+    return text
+
+
+def _beside(path: Path) -> Path:
+    """A free name in the same directory, made shorter where the kernel would not take the whole path."""
+    room = _LONGEST - len(os.fsencode(path)) + len(os.fsencode(path.name))
+    for _ in range(_TRIES):
+        beside = path.with_name(("." + secrets.token_hex(_RANDOM))[-room:])
+        if beside != path and not os.path.lexists(beside):
+            return beside
+    raise OSError(
+        errno.ENAMETOOLONG, "there is no room for a name beside it; choose a shorter path"
+    )
+
+
+def _check_free(path: str) -> None:
+    """See that there is nothing at the path but, at the most, a stale socket."""
+    try:
+        found = Path(path).lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "there is something else, not a socket; move it away")
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return  # nobody listens there any more
+        except BlockingIOError:
+            pass  # somebody does, and has many clients
+    raise OSError(errno.EADDRINUSE, "somebody listens there")

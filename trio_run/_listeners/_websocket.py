@@ -1,0 +1,286 @@
+"""WebSocketListener: how a WebSocket is opened, and how it is told to end. The protocol is trio-websocket's.
+
+What happens to connections in general is decided in _stream, where they are listened for in _tcp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from .._inside import place, stopping
+from ._bind import check_internet
+from ._stream import Connection, TLSConnection
+from ._tcp import TCPListener
+
+if TYPE_CHECKING:
+    import socket as stdlib_socket
+    import ssl
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from trio_websocket import WebSocketConnection, WebSocketRequest
+
+_NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # codes of a Close
+_WHY = "going away"
+_UNAVAILABLE = 503
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class WebSocketListener(TCPListener):
+    """An actor that serves WebSockets, and closes them with 1001 (going away) when it is interrupted.
+
+    It needs the extra ``websocket``, which is trio-websocket. ``handler(request)`` is one for
+    :func:`trio_websocket.serve_websocket`: it calls ``await request.accept()``, and the WebSocket is closed when it
+    returns. It may let ConnectionClosed pass; any other exception is logged with the client's address, and its client gets Close 1011.
+
+    Interrupted, the listener answers new handshakes with 503, sends every open WebSocket Close 1001, one whose handler is
+    inside :class:`busy` when its block ends, and waits for the clients to close and the handlers to
+    return, until its grace or its group's is over; the rest is cut. The handlers get no further message then, but
+    ConnectionClosed; a message they have is answered if ``with busy():`` comes right after ``get_message()``.
+
+    Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
+
+    Args:
+      handler: an async function of one :class:`trio_websocket.WebSocketRequest`.
+      message_queue_size: how many messages are read ahead of the handler.
+      max_message_size: how many bytes a message may have; a longer one ends the connection with Close 1009.
+      connect_timeout: how many seconds a client may take for its handshake.
+      disconnect_timeout: how many seconds it may take to answer the Close when its handler has returned.
+      port, host, backlog, ssl_context, max_connections, reuse_port, sockets, name, grace: as for
+        :class:`TCPListener`.
+
+    Raises:
+      ImportError: if the extra is not installed.
+      TypeError, ValueError: for an argument that can't be right.
+      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the address too.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[WebSocketRequest], Awaitable[object]],
+        port: int | None = None,
+        *,
+        host: str | bytes | None = None,
+        backlog: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        max_connections: int | None = None,
+        reuse_port: bool = False,
+        sockets: Sequence[stdlib_socket.socket] | None = None,
+        message_queue_size: int = 1,
+        max_message_size: int = 2**20,
+        connect_timeout: float = 10.0,
+        disconnect_timeout: float = 10.0,
+        name: str | None = None,
+        grace: float | None = None,
+    ) -> None:
+        try:
+            import trio_websocket
+        except ImportError as exc:
+            raise ImportError(
+                "WebSocketListener needs trio-websocket: pip install 'trio-run[websocket]'"
+            ) from exc
+        self._library: Any = trio_websocket
+        if not callable(handler):
+            raise TypeError(
+                f"the handler must be an async function of one request, not {handler!r}"
+            )
+        check_internet("WebSocketListener", host, port, sockets, reuse_port=reuse_port)
+        for what, number, least in (
+            ("message_queue_size", message_queue_size, 0),
+            ("max_message_size", max_message_size, 1),
+            ("connect_timeout", connect_timeout, 0),
+            ("disconnect_timeout", disconnect_timeout, 0),
+        ):
+            if not (isinstance(number, (int, float)) and number >= least):
+                raise ValueError(f"{what} must be a number from {least} on, not {number!r}")
+        super().__init__(
+            self._serve_websocket,
+            port,
+            host=host,
+            backlog=backlog,
+            ssl_context=ssl_context,
+            max_connections=max_connections,
+            reuse_port=reuse_port,
+            sockets=sockets,
+            name=name or ("wss" if ssl_context else "ws") + (f":{port}" if port else ""),
+            grace=grace,
+        )
+        self._websocket_handler = handler
+        self._sizes = {
+            "message_queue_size": message_queue_size,
+            "max_message_size": max_message_size,
+        }
+        self._connect_timeout = connect_timeout
+        self._disconnect_timeout = disconnect_timeout
+
+    async def _serve_websocket(self, stream: Connection | TLSConnection) -> None:
+        connection = place.get()
+        assert isinstance(connection, Connection)
+        async with trio.open_nursery() as nursery:
+            conversation = _Conversation(self._library, nursery, connection)
+            connection.at_end = conversation.tell
+            try:
+                request = await self._read_request(conversation, stream)
+                if request is not None:
+                    failure = await conversation.hold(request, self._websocket_handler)
+                    if failure is not None:
+                        self._tell_failure(connection, failure)
+                    await self._close(conversation, failed=failure is not None)
+            finally:
+                connection.at_end = conversation.told.set  # and no new task: the nursery closes
+            nursery.cancel_scope.cancel("the WebSocket is closed")
+
+    async def _read_request(
+        self, conversation: _Conversation, stream: Connection | TLSConnection
+    ) -> WebSocketRequest | None:
+        """The client's handshake; None if none comes in time, or we are going away: then it is refused."""
+        request: WebSocketRequest | None = None
+        with conversation.opening, trio.move_on_after(self._connect_timeout):
+            request = await self._library.wrap_server_stream(
+                conversation, _Stream(stream), **self._sizes
+            )
+        if not self._draining:
+            return request
+        # If the library has refused it already, as malformed, there is nothing more to say.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.send_all(_REFUSAL)
+        return None
+
+    async def _close(self, conversation: _Conversation, *, failed: bool) -> None:
+        going_away = self._draining or stopping()
+        code = _INTERNAL_ERROR if failed else _GOING_AWAY if going_away else _NORMAL
+        # Going away, its client has as long as the grace.
+        with trio.move_on_after(math.inf if going_away else self._disconnect_timeout):
+            await conversation.close(code)
+
+
+class _Stream:
+    """A listener's stream, as the library wants one.
+
+    It looks for the addresses of Trio's own streams only; and at the end of a closing handshake its reader and its
+    aclose() both close the stream: two at once take the close_notify from each other.
+    """
+
+    def __init__(self, stream: Connection | TLSConnection) -> None:
+        self._stream = stream
+        self._closing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # what isinstance() asks
+        return trio.SocketStream if isinstance(self._stream, Connection) else trio.SSLStream
+
+    async def aclose(self) -> None:
+        if not self._closing:
+            self._closing = True
+            await self._stream.aclose()
+
+
+class _Conversation:
+    """A WebSocket: who closes it, when, and with which code.
+
+    To the library it is the nursery of its reader.
+    """
+
+    def __init__(self, library: Any, nursery: trio.Nursery, connection: Connection) -> None:
+        self.told = trio.Event()
+        self.opening = trio.CancelScope()  # around the client's part of the handshake
+        self._library = library
+        self._nursery = nursery
+        self._connection = connection
+        self._websocket: WebSocketConnection | None = None  # once it is open
+        self._receiving: set[trio.CancelScope] = set()
+        self._read_up = trio.Event()  # closed by both sides, or the client is gone
+
+    def start_soon(self, read: Callable[[], Awaitable[object]]) -> None:
+        self._nursery.start_soon(self._read, read)
+
+    async def _read(self, read: Callable[[], Awaitable[object]]) -> None:
+        """The library's reader, which is not to fail for what a client does: that would cancel the handler."""
+        from wsproto.utilities import LocalProtocolError
+
+        # The first: a handshake that is not ASCII. The other: a malformed one, whose client has left before it is told.
+        with contextlib.suppress(UnicodeError, self._library.ConnectionClosed):
+            while not self._read_up.is_set():
+                # A ping that crosses our Close: it needs no answer, and the client's Close is still to come.
+                with contextlib.suppress(LocalProtocolError):
+                    await read()
+                    self._read_up.set()
+        self._read_up.set()
+        self.opening.cancel("the client is gone")
+
+    def tell(self) -> None:
+        """We are going away. It may be told again, each time it has been busy."""
+        self.told.set()
+        self.opening.cancel(_WHY)
+        for scope in self._receiving:
+            scope.cancel(_WHY)
+        if self._websocket is not None:
+            self._nursery.start_soon(self._go_away, self._websocket)
+
+    async def _go_away(self, websocket: WebSocketConnection) -> None:
+        await trio.lowlevel.checkpoint()  # its handler may have a message in hand: it is busy then
+        if not self._connection.busy:
+            await websocket.aclose(_GOING_AWAY, _WHY)
+
+    def _gone_away(self) -> Any:
+        """What the library raises when a connection is closed."""
+        return self._library.ConnectionClosed(self._library.CloseReason(_GOING_AWAY, _WHY))
+
+    async def hold(
+        self, request: WebSocketRequest, handler: Callable[[WebSocketRequest], Awaitable[object]]
+    ) -> Exception | None:
+        """Call the handler; what it raised is returned, unless that was the end of the connection."""
+        accept = request.accept
+
+        async def accept_unless_told(**options: Any) -> WebSocketConnection:
+            if self.told.is_set():
+                await request.reject(_UNAVAILABLE)
+                raise self._gone_away()
+            websocket = await accept(**options)
+            self._open(websocket)
+            return websocket
+
+        request.accept = accept_unless_told  # type: ignore[method-assign]
+        error: BaseException | None = None
+        try:
+            await handler(request)
+        except BaseExceptionGroup as group:
+            error = group.split(self._library.ConnectionClosed)[1]
+        except Exception as exc:
+            error = None if isinstance(exc, self._library.ConnectionClosed) else exc
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        return error
+
+    def _open(self, websocket: WebSocketConnection) -> None:
+        get_message = websocket.get_message
+
+        async def get_message_unless_told() -> str | bytes:
+            # What is handed out can be answered: so there is nothing more before the client hears of our Close.
+            with trio.CancelScope() as scope:
+                self._receiving.add(scope)
+                try:
+                    if self.told.is_set() and not self._connection.busy:
+                        scope.cancel(_WHY)
+                    return await get_message()
+                finally:
+                    self._receiving.discard(scope)
+            raise self._gone_away()
+
+        websocket.get_message = get_message_unless_told  # type: ignore[method-assign]
+        self._websocket = websocket
+        if self.told.is_set():
+            self.tell()
+
+    async def close(self, code: int) -> None:
+        """Close it, if nobody has, and wait until the client has."""
+        if self._websocket is not None:
+            reason = _WHY if code == _GOING_AWAY else None
+            self._nursery.start_soon(self._websocket.aclose, code, reason)
+            await self._read_up.wait()
