@@ -2816,3 +2816,180 @@ async def test_rule_19_every_time_is_trios(
     assert (report.began, report.duration) == (600, 86400)
     assert sum("into the stop" in line for line in messages(caplog)) >= 16559
     assert time.monotonic() - began < HANG
+
+
+# What a fresh reading found.
+
+
+async def test_rule_09_busy_work_left_in_anothers_nursery_stops_with_that_one(
+    autojump_clock: MockClock,
+) -> None:
+    nurseries: list[trio.Nursery] = []
+
+    async def host() -> None:
+        async with trio.open_nursery() as nursery:
+            nurseries.append(nursery)
+            await trio.sleep_forever()
+
+    async def work() -> None:
+        with busy():
+            await trio.sleep_forever()
+
+    async def guest() -> None:
+        nurseries[0].start_soon(work)
+
+    group = Group(grace=1)
+    needed = group.add(host)
+    group.add(guest, needs=[needed])
+    async with in_background(group) as result:
+        pass
+    assert result.ended_at == 0
+
+
+async def test_rule_14_member_stop_reaches_one_that_others_wait_for(
+    autojump_clock: MockClock,
+) -> None:
+    group = Group()
+    slow = group.add(ready_after(1000), name="slow")
+    waiting = group.add(trio.sleep_forever, name="waiting", needs=[slow])
+    group.add(trio.sleep_forever, name="other")
+    async with in_background(group):
+        slow.stop()
+        await slow.wait_stopped()
+        await waiting.wait_stopped()
+        assert trio.current_time() == 0
+        group.stop()
+    assert (slow.outcome, waiting.outcome) == ("returned", "never started")
+
+
+async def test_rule_02_what_was_told_to_stop_starts_nobody(autojump_clock: MockClock) -> None:
+    """It becomes ready in the moment in which it is told."""
+
+    async def starts(*, task_status: trio.TaskStatus[None]) -> None:
+        await go.wait()
+        task_status.started()
+        first.stop()
+        await trio.sleep_forever()
+
+    go = trio.Event()
+    group = Group()
+    first = group.add(starts)
+    second = group.add(trio.sleep_forever, needs=[first])
+    group.add(trio.sleep_forever)
+    async with in_background(group):
+        go.set()
+        await second.wait_stopped()
+        group.stop()
+    assert second.outcome == "never started"
+
+
+async def test_rule_02_an_inner_group_that_never_was_ready_starts_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    inner = Group(name="inner")
+    inner.add(ready_after(1000))
+    inner.add(trio.lowlevel.checkpoint)  # stops it
+    outer = Group()
+    needed = outer.add(inner, on_return="ignore")
+    late = outer.add(trio.sleep_forever, needs=[needed])
+    outer.add(trio.sleep_forever)
+    async with in_background(outer):
+        await late.wait_stopped()
+        outer.stop()
+    assert (needed.outcome, needed.ready_at) == ("returned", None)
+    assert late.outcome == "never started"
+
+
+async def test_rule_02_what_stopped_before_it_was_ready_can_not_be_needed(
+    autojump_clock: MockClock,
+) -> None:
+    async def broken(*, task_status: trio.TaskStatus[None]) -> None:
+        raise ValueError
+
+    group = Group()
+    member = group.add(broken, on_error="ignore")
+    group.add(trio.sleep_forever)
+    async with in_background(group):
+        with pytest.raises(RuntimeError, match="which stopped before it was ready"):
+            group.add(trio.sleep_forever, needs=[member])
+        group.stop()
+
+
+async def test_rule_11_the_same_exception_from_execute_and_interrupt_is_one_failure(
+    autojump_clock: MockClock,
+) -> None:
+    error = ValueError("same")
+    asked = trio.Event()
+
+    async def execute() -> None:
+        await asked.wait()
+        raise error
+
+    def interrupt(cause: Cause) -> None:
+        asked.set()
+        raise error
+
+    group = Group()
+    group.add(execute, interrupt)
+    async with in_background(group) as result:
+        group.stop()
+    assert result.failed is not None
+    assert result.failed.exceptions == (error,)
+    assert len(error.__notes__) == 1
+
+
+async def test_rule_13_failures_beside_an_exit_are_kept_through_nested_groups(
+    autojump_clock: MockClock,
+) -> None:
+    inner_error, outer_error = ValueError("inner"), OSError("outer")
+
+    def cleans_up_with(error: Exception) -> Callable[[], Awaitable[None]]:
+        async def execute() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise error
+
+        return execute
+
+    inner, outer = Group(), Group()
+    inner.add(fails(SystemExit(3), after=1))
+    inner.add(cleans_up_with(inner_error))
+    outer.add(inner)
+    outer.add(cleans_up_with(outer_error))
+    with pytest.raises(SystemExit) as caught:
+        await outer.run()
+    beside = caught.value.__cause__
+    assert isinstance(beside, GroupFailed)
+    assert beside.subgroup(lambda error: error is inner_error) is not None
+    assert beside.subgroup(lambda error: error is outer_error) is not None
+
+
+async def test_rule_18_one_cut_at_its_own_grace_is_not_cut_again_at_the_groups(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = Group(name="app", grace=2)
+    group.add(deaf(20), name="stuck", grace=1)
+    async with in_background(group):
+        group.stop()
+    assert len([line for line in messages(caplog, logging.WARNING) if ": cut " in line]) == 1
+    assert len([line for line in messages(caplog, logging.ERROR) if "not returned" in line]) == 1
+
+
+async def test_one_that_is_cut_before_its_turn_knows_that_it_is_stopping(
+    autojump_clock: MockClock,
+) -> None:
+    seen: list[bool] = []
+
+    async def store() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            seen.append(stopping())
+
+    group = Group(grace=1)
+    needed = group.add(store)
+    group.add(deaf(5), needs=[needed])
+    async with in_background(group):
+        group.stop()
+    assert seen == [True]

@@ -454,10 +454,13 @@ def add_actor(group: RecordedGroup, actor: object, plan: ActorPlan, path: str) -
             group.inner[path] = actor
     except RuntimeError:
         told = group.recorder.first(group.path, "stop", "interrupted")  # maybe before it ran
-        needs_told = any(need._asked or need.interrupted_at is not None for need in needs)
-        assert stops_now or told is not None or needs_told, (
-            "rule 14: add() works while nothing stops"
+        hopeless = any(
+            need._asked
+            or need.interrupted_at is not None
+            or (need.state is State.STOPPED and need.ready_at is None)
+            for need in needs
         )
+        assert stops_now or told is not None or hopeless, "rule 14: add() works while nothing stops"
     else:
         assert not stops_now, "rule 14: add() is an error on a group that stops"
         group.paths[path] = member

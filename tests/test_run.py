@@ -261,3 +261,68 @@ def test_without_signals_it_runs_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+async def test_failures_beside_a_system_exit_are_told() -> None:
+    body = """
+async def leaver():
+    raise SystemExit(17)
+async def untidy():
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("dust")
+"""
+    async with open_program(source=program(body, "run(leaver, untidy)")) as server:
+        assert await server.exit_code() == 17
+        assert "ValueError: dust\nin actor 'untidy' of group 'group'\n" in server.output
+
+
+async def test_rule_21_further_signals_do_not_postpone_the_end() -> None:
+    body = """
+import os, threading
+async def spin():
+    def press():
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+    threading.Thread(target=press, daemon=True).start()
+    while True: pass
+"""
+    async with open_program(
+        source=program(body, "run(spin, grace=0.2, abort_after=0.3)")
+    ) as server:
+        assert await server.exit_code() == 1
+        assert "in spin\n" in server.output
+
+
+async def test_ctrl_c_ends_a_plain_interrupt_that_blocks() -> None:
+    body = """
+def interrupt(cause):
+    print("blocked")
+    while True: pass
+group = Group()
+group.add(trio.sleep_forever, interrupt)
+group.add(trio.lowlevel.checkpoint)
+"""
+    async with open_program(source=program(body, "run(group, signals=())")) as server:
+        await server.line_with("blocked")
+        server.signal(signal.SIGINT)
+        assert await server.exit_code() == -signal.SIGINT
+
+
+async def test_a_failure_beside_what_a_person_can_mend_gets_its_report() -> None:
+    body = """
+async def opener(*, task_status):
+    raise CannotStart("the cellar is locked: fetch the key")
+async def untidy():
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("dust")
+"""
+    async with open_program(source=program(body, "run(opener, untidy)")) as server:
+        assert await server.exit_code() == 1
+        assert "the cellar is locked: fetch the key\n" in server.output
+        assert "ValueError: dust" in server.output
+        assert "(exit code 1)" in server.output

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -1388,3 +1389,58 @@ async def test_no_descriptor_is_left_open(
             for client in clients:
                 await trio.aclose_forcefully(client)
         assert open_descriptors() == before
+
+
+async def test_ending_our_side_of_a_broken_connection_is_a_broken_resource() -> None:
+    bound = socket.create_server((HOST, 0))
+    client = socket.create_connection(bound.getsockname())
+    accepted, peer = bound.accept()
+    accepted.setblocking(False)
+    with bound, client:
+        connection = Connection(accepted, peer, Inside())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # resets
+        await trio.lowlevel.wait_readable(accepted)
+        with pytest.raises(trio.BrokenResourceError):
+            await connection.send_eof()
+        connection.close()
+
+
+async def test_a_tls_stream_has_the_credentials_of_its_connection(
+    server_context: ssl.SSLContext,
+) -> None:
+    left, right = await pair()
+    stream = _stream.TLSConnection(left, server_context)
+    assert stream.credentials == left.credentials
+    assert stream.credentials is not None
+    assert stream.credentials.pid == os.getpid()
+    left.close()
+    right.close()
+
+
+async def test_rule_03_a_clients_that_come_back_at_once_do_not_hold_up_the_stop() -> None:
+    """Nobody is served while the queue is emptied: so nobody comes back into it."""
+    served = 0
+    under_load = trio.Event()
+
+    async def handler(stream: Connection) -> None:
+        nonlocal served
+        served += 1
+        if served == 1000:
+            under_load.set()
+        await echo(stream)
+
+    async def come_and_go() -> None:
+        with contextlib.suppress(OSError, trio.BrokenResourceError):
+            while True:
+                async with await server.connect() as client:
+                    await client.send_all(b"hello")
+                    await client.send_eof()
+                    await read_to_end(client)
+
+    async with serving(handler) as server, trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(come_and_go)
+        await under_load.wait()
+        await server.stop()
+        assert server.report.actors[0].outcome == "returned"
