@@ -72,6 +72,7 @@ class Connection(trio.abc.HalfCloseableStream):
     __slots__ = (
         "_busy",
         "_closed",
+        "_hurried",
         "_left",
         "_lingering",
         "_raises_at_end",
@@ -83,9 +84,9 @@ class Connection(trio.abc.HalfCloseableStream):
         "_told",
         "_trio_socket",
         "at_end",
-        "handshake",
         "inside",
         "peer",
+        "shaking_hands",
     )
 
     def __init__(
@@ -96,7 +97,8 @@ class Connection(trio.abc.HalfCloseableStream):
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
         self.inside = inside
         self.at_end: Callable[[], object] | None = None  # how it is told, where not by end of file
-        self.handshake: trio.CancelScope | None = None  # around it, while it lasts
+        self.shaking_hands = False
+        self._hurried = False
         self._shielded = shielded  # may its handler be cancelled softly?
         self._busy = 1  # until its handler begins
         self._told = False
@@ -151,12 +153,15 @@ class Connection(trio.abc.HalfCloseableStream):
 
     # Draining.
 
+    def hurry(self) -> None:
+        """From now on do not wait long for the rest of its handshake."""
+        self._hurried = True
+        if self.shaking_hands and self._reading:
+            trio.lowlevel.notify_closing(self._socket)  # to wait anew
+
     def tell(self) -> None:
         """Tell it to end: at once, or when its busy block ends."""
         self._told = True
-        if self.handshake is not None:
-            soon = trio.current_time() + _FIRST_REQUEST
-            self.handshake.deadline = min(self.handshake.deadline, soon)
         if self._busy == 0:
             self._end()
 
@@ -182,15 +187,25 @@ class Connection(trio.abc.HalfCloseableStream):
         self._reading = True
         try:
             while (data := self._receive_now(max_bytes)) is None:
-                # Ends with an error when the connection is closed, or told to end: look again.
+                # Ends with an error when the connection is closed, told to end, or hurried: look again.
                 with contextlib.suppress(trio.ClosedResourceError):
-                    await trio.lowlevel.wait_readable(self._socket)
+                    await self._wait_readable()
                 waited = True
         finally:
             self._reading = False
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return data
+
+    async def _wait_readable(self) -> None:
+        if not (self.shaking_hands and self._hurried):
+            await trio.lowlevel.wait_readable(self._socket)
+            return
+        # Bounded is the client's time, not ours, who may be busy with many others.
+        with trio.move_on_after(_FIRST_REQUEST) as waiting:
+            await trio.lowlevel.wait_readable(self._socket)
+        if waiting.cancelled_caught:
+            raise trio.BrokenResourceError("it took too long")
 
     def _receive_now(self, max_bytes: int) -> bytes | None:
         """What can be read without waiting; None if there is nothing yet."""
@@ -501,6 +516,7 @@ class StreamListener(abc.ABC):
                     break
             listening.close()
         for connection in self._connections:
+            connection.hurry()
             self._tell(connection)
 
     def _tell(self, connection: Connection) -> None:
@@ -587,14 +603,16 @@ class StreamListener(abc.ABC):
             stream = TLSConnection(connection, self._ssl_context)
             if not await self._handshake(stream, connection):
                 return
-            connection.handshake = None
         if self._draining:
             # It was still on its way in when the stop came: it is owed an answer to its first request.
-            with trio.move_on_at(self._first_request_by):
-                if isinstance(stream, TLSConnection):
-                    with contextlib.suppress(trio.BrokenResourceError):
-                        await stream.read_ahead()
-                else:
+            if isinstance(stream, TLSConnection):
+                with (
+                    trio.move_on_after(_FIRST_REQUEST),
+                    contextlib.suppress(trio.BrokenResourceError),
+                ):
+                    await stream.read_ahead()
+            else:
+                with trio.move_on_at(self._first_request_by):
                     await trio.lowlevel.wait_readable(connection._socket)
             self._tell(connection)
         try:
@@ -618,13 +636,14 @@ class StreamListener(abc.ABC):
 
     async def _handshake(self, stream: TLSConnection, connection: Connection) -> bool:
         reason = "it took too long"
-        timeout = _FIRST_REQUEST if self._draining else _HANDSHAKE_TIMEOUT
-        with trio.move_on_after(timeout) as connection.handshake:
+        connection.shaking_hands = True
+        with trio.move_on_after(_HANDSHAKE_TIMEOUT):
             try:
                 await stream.do_handshake()
             except trio.BrokenResourceError as exc:
                 reason = str(exc.__cause__ or exc)
             else:
+                connection.shaking_hands = False
                 return True
         logger.info("%s: no TLS handshake with %s: %s", self.name, connection.who, reason)
         return False
