@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Group, TCPListener, busy, cancel_on_stop, stopping
@@ -73,18 +72,6 @@ def failing(number: int) -> Callable[[], None]:
         raise OSError(number, os.strerror(number))
 
     return fail
-
-
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Jumps only when the kernel has had time to bring what was sent on loopback."""
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
-
-
-@pytest.fixture(autouse=True)
-def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="trio_run")
 
 
 # The stream: a Connection obeys Trio's contract.
@@ -1078,25 +1065,6 @@ async def test_rule_05_a_request_after_the_connection_was_told_gets_no_byte() ->
 
 
 # Rule 5, TLS.
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
-
-
-@pytest.fixture(scope="module")
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 async def connect_tls(server: Server, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:

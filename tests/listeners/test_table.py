@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.client import ClientProtocol
 from websockets.frames import Opcode
@@ -890,17 +889,6 @@ TABLE = [
 
 
 # How a cell is played, and checked.
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's, and a client's that trusts it."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 @pytest.fixture

@@ -122,18 +122,6 @@ async def program_at(path: Path) -> AsyncIterator[Program]:
 
 
 @pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Jumps only when the kernel has had time to bring what was sent."""
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
-
-
-@pytest.fixture(autouse=True)
-def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="trio_run")
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where a socket can be, in a directory of its own."""
     directory = tmp_path / "run"

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import logging
 import random
 import signal
 import socket
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 import trio
 import trio_websocket
-import trustme
 import websockets.exceptions
 import websockets.sync.client
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -169,18 +167,6 @@ async def answer_of(stream: trio.abc.Stream) -> bytes:
     async with stream:
         answer = await read_to_end(stream)
     return answer.split(b"\r\n")[0]
-
-
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Jumps only when the kernel has had time to bring what was sent on loopback."""
-    autojump_clock.autojump_threshold = 0.02
-    return autojump_clock
-
-
-@pytest.fixture(autouse=True)
-def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="trio_run")
 
 
 # Rule 1: what it is given.
@@ -1074,17 +1060,6 @@ async def test_rule_09_a_handshake_that_fails_as_the_stop_comes_is_no_failure(
 
 
 # Rules 5 and 6: TLS, and how many.
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's."""
-    authority = trustme.CA()
-    mine = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(mine)
-    theirs = ssl.create_default_context()
-    authority.configure_trust(theirs)
-    return mine, theirs
 
 
 @pytest.mark.parametrize("_again", range(10))  # which task is first is up to Trio
