@@ -18,7 +18,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run import Group, TCPListener, busy, cancel_on_stop, stopping
+from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _stream
 from trio_run._listeners._stream import Connection
@@ -1412,3 +1412,56 @@ async def test_rule_03_a_clients_that_come_back_at_once_do_not_hold_up_the_stop(
         await under_load.wait()
         await server.stop()
         assert server.report.actors[0].outcome == "returned"
+
+
+async def test_rule_05_a_request_begun_after_the_stop_may_still_be_read_whole() -> None:
+    """Its header had arrived when the connection was told; its body comes while it is busy."""
+    seen = trio.Event()
+
+    async def handler(stream: Connection) -> None:
+        while await stream.receive_some(7):
+            with busy():
+                seen.set()
+                body = await stream.receive_some(4)
+                await stream.send_all(b"got " + body)
+
+    async with serving(handler) as server, server.connect_now(b"LENGTH4") as client:
+        server.group.stop()
+        await seen.wait()
+        await client.send_all(b"body")
+        assert await read_exactly(client, 8) == b"got body"
+        assert await read_to_end(client) == b""
+
+
+async def test_rule_03_a_with_cancel_a_client_in_the_queue_is_served_too() -> None:
+    group = Group()
+    listener = TCPListener(echo, 0, host=HOST, drain="cancel")
+    group.add(listener)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(group.run)
+        with socket.create_connection(listener.addresses[0]) as client:
+            client.sendall(b"hello")
+            listener.interrupt(Cause())
+            group.stop()
+            client.setblocking(False)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+            assert await read_to_end(stream) == b"hello"
+
+
+async def test_rule_05_tls_a_client_that_trickles_its_handshake_does_not_hold_up_the_stop(
+    server_context: ssl.SSLContext, clock: MockClock
+) -> None:
+    async with serving(echo, ssl_context=server_context) as server:
+        async with await server.connect() as client, trio.open_nursery() as nursery:
+
+            async def trickle() -> None:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    for byte in b"\x16\x03\x01\x02\x00" + bytes(100):
+                        await client.send_all(bytes([byte]))
+                        await trio.sleep(0.2)
+
+            nursery.start_soon(trickle)
+            await wait_all_tasks_blocked()
+            await server.stop()
+            assert server.report.duration == pytest.approx(_stream._FIRST_REQUEST)
+            nursery.cancel_scope.cancel()

@@ -533,8 +533,11 @@ async def test_rule_07_it_listens_and_has_its_mode_from_the_first_moment(
         os.umask(old)
 
 
-@pytest.mark.parametrize("stale", [False, True])
-@pytest.mark.parametrize("step", ["bind", "chmod", "listen", "rename"])
+@pytest.mark.parametrize(
+    ("step", "stale"),
+    [(step, stale) for step in ("bind", "chmod", "listen") for stale in (False, True)]
+    + [("link", False), ("rename", True)],
+)
 async def test_rule_07_nothing_is_left_beside_it_when_a_step_fails(
     path: Path, monkeypatch: pytest.MonkeyPatch, step: str, stale: bool
 ) -> None:
@@ -1235,3 +1238,19 @@ async def test_no_descriptor_is_left_open(
                 await trio.aclose_forcefully(client)
         assert open_descriptors() == before
         assert names_in(path.parent) == []
+
+
+async def test_rule_07_what_came_between_the_look_and_the_rename_is_left_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chmod = Path.chmod
+
+    def put_something_there(self: Path, mode: int) -> None:
+        path.write_text("mine")
+        chmod(self, mode)
+
+    monkeypatch.setattr(Path, "chmod", put_something_there)
+    error = await cannot_start(UnixListener(echo, path))  # type: ignore[arg-type]
+    assert str(path) in str(error)
+    assert path.read_text() == "mine"
+    assert names_in(path.parent) == [path.name]

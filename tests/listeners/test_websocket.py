@@ -303,14 +303,16 @@ async def test_rule_02_a_handler_that_fails_is_logged_with_the_address_and_its_c
         assert server.report.exit_code == 0
 
 
-async def test_rule_02_a_handler_that_fails_before_it_accepts_is_logged_and_the_client_sees_the_end(
+async def test_rule_02_a_handler_that_fails_before_it_accepts_is_logged_and_the_client_gets_500(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def handler(request: WebSocketRequest) -> None:
         raise ValueError("no good")
 
     async with listening(handler) as server, await server.connect() as stream:
-        assert await Client(stream).open() is None
+        refusal = await Client(stream).open()
+        assert isinstance(refusal, RejectConnection)
+        assert refusal.status_code == 500
         [record] = lines_of(caplog, "the handler failed")
         assert record.getMessage().endswith(f"for {name_of(stream)}")
 
@@ -474,12 +476,14 @@ async def test_rule_02_a_frame_that_makes_no_sense_ends_the_connection(
 # The handshake.
 
 
-async def test_a_handler_may_return_without_accepting() -> None:
+async def test_a_handler_that_returns_without_accepting_is_answered_for() -> None:
     async def handler(request: WebSocketRequest) -> None:
         pass
 
     async with listening(handler) as server, await server.connect() as stream:
-        assert await Client(stream).open() is None
+        refusal = await Client(stream).open()
+        assert isinstance(refusal, RejectConnection)
+        assert refusal.status_code == 500
         await wait_all_tasks_blocked()
         assert server.listener.status == "0 connections, 0 busy"
 

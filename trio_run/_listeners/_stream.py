@@ -75,18 +75,20 @@ class Connection(trio.abc.HalfCloseableStream):
         "_hurried",
         "_left",
         "_lingering",
+        "_patience",
         "_raises_at_end",
+        "_read_up",
         "_reading",
         "_sending",
         "_sent_eof",
         "_shielded",
         "_socket",
-        "_told",
         "_trio_socket",
         "at_end",
         "inside",
         "peer",
         "shaking_hands",
+        "told",
     )
 
     def __init__(
@@ -99,10 +101,12 @@ class Connection(trio.abc.HalfCloseableStream):
         self.at_end: Callable[[], object] | None = None  # how it is told, where not by end of file
         self.shaking_hands = False
         self._hurried = False
+        self._patience = math.inf  # seconds
         self._shielded = shielded  # may its handler be cancelled softly?
         self._busy = 1  # until its handler begins
-        self._told = False
+        self.told = False
         self._left: int | None = None  # told to end: this many bytes may still be read
+        self._read_up = False  # nothing is read any more, busy or not
         self._raises_at_end = False
         self._reading = False
         self._sending = False
@@ -135,7 +139,7 @@ class Connection(trio.abc.HalfCloseableStream):
 
     @property
     def busy(self) -> bool:
-        return self._busy > 0
+        return self._busy > 0 and not self.shaking_hands
 
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
@@ -148,7 +152,7 @@ class Connection(trio.abc.HalfCloseableStream):
         if shield is not None:
             self.inside.leave_busy(shield)
         self._busy -= 1
-        if self._told and self._busy == 0:
+        if self.told and self._busy == 0:
             self._end()
 
     # Draining.
@@ -156,12 +160,13 @@ class Connection(trio.abc.HalfCloseableStream):
     def hurry(self) -> None:
         """From now on do not wait long for the rest of its handshake."""
         self._hurried = True
+        self._patience = _FIRST_REQUEST
         if self.shaking_hands and self._reading:
             trio.lowlevel.notify_closing(self._socket)  # to wait anew
 
     def tell(self) -> None:
         """Tell it to end: at once, or when its busy block ends."""
-        self._told = True
+        self.told = True
         if self._busy == 0:
             self._end()
 
@@ -202,15 +207,18 @@ class Connection(trio.abc.HalfCloseableStream):
             await trio.lowlevel.wait_readable(self._socket)
             return
         # Bounded is the client's time, not ours, who may be busy with many others.
-        with trio.move_on_after(_FIRST_REQUEST) as waiting:
+        began = trio.current_time()
+        with trio.move_on_after(self._patience) as waiting:
             await trio.lowlevel.wait_readable(self._socket)
+        self._patience = max(0.0, self._patience - (trio.current_time() - began))
         if waiting.cancelled_caught:
             raise trio.BrokenResourceError("it took too long")
 
     def _receive_now(self, max_bytes: int) -> bytes | None:
         """What can be read without waiting; None if there is nothing yet."""
         self._check_open()
-        if self._left is not None:
+        # What is busy may read what it needs to finish.
+        if self._left is not None and (self._busy == 0 or self._read_up):
             if self._left == 0:
                 if self._raises_at_end:
                     raise _InputEnded("the listener is draining")
@@ -223,7 +231,7 @@ class Connection(trio.abc.HalfCloseableStream):
         except OSError as exc:
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         if self._left is not None:
-            self._left = self._left - len(data) if data else 0
+            self._left = max(0, self._left - len(data)) if data else 0
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -389,6 +397,7 @@ class TLSConnection(trio.abc.Stream):
         try:
             async with self._closing:  # two at once would lose the close_notify
                 self._connection._left = 0
+                self._connection._read_up = True
                 # OpenSSL sends no close_notify while it holds input that nobody has read.
                 with contextlib.suppress(
                     trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
@@ -446,7 +455,7 @@ class StreamListener(abc.ABC):
         self._exhausted = False  # short of descriptors or memory, and has said so
         self._draining = False
         self._first_request_by = math.inf
-        self._drained = self._cut = self._failed = 0
+        self._accepted = self._drained = self._cut = self._failed = 0
 
     @property
     def status(self) -> str:
@@ -511,9 +520,9 @@ class StreamListener(abc.ABC):
         for listening in self._sockets:
             # What the kernel has accepted is a client's connection: closing would reset it. Nobody is served
             # meanwhile, or clients that come back at once would never let the queue become empty.
-            for _ in range(self._backlog // _ACCEPT_AT_ONCE + 1):
-                if not await self._accept_some(listening):
-                    break
+            most = self._accepted + self._backlog
+            while self._accepted <= most and await self._accept_some(listening):
+                pass
             listening.close()
         for connection in self._connections:
             connection.hurry()
@@ -542,6 +551,7 @@ class StreamListener(abc.ABC):
             try:
                 accepted, peer = listening.accept()
             except BlockingIOError:
+                self._exhausted = False  # all are in
                 return False
             except OSError as exc:
                 if exc.errno in _NOT_LISTENING:
@@ -551,7 +561,7 @@ class StreamListener(abc.ABC):
                     # When we drain, those who leave make room; where there is nobody, others may for a moment.
                     return bool(self._connections) or trio.current_time() < self._first_request_by
                 continue  # that client is gone already
-            self._exhausted = False
+            self._accepted += 1
             accepted.setblocking(False)
             self._admit(Connection(accepted, peer, self._inside, shielded=self._shielded))
         return True
@@ -616,7 +626,8 @@ class StreamListener(abc.ABC):
                     await trio.lowlevel.wait_readable(connection._socket)
             self._tell(connection)
         try:
-            if self._drain == "cancel":
+            # One that was told before its handler began is owed its first request: it is told by end of file.
+            if self._drain == "cancel" and not connection.told:
                 with trio.CancelScope() as scope:
                     connection.at_end = scope.cancel
                     connection.leave_busy(None)

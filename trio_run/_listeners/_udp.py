@@ -135,7 +135,8 @@ class UDPListener:
       host: an address or a name to listen on, None for every interface, IPv4 and IPv6.
       max_tasks: how many handlers may run at once; further datagrams wait in the kernel's queue, as long as
         there is room.
-      reuse_port: share the port with other processes that do the same (SO_REUSEPORT).
+      reuse_port: share the port with other processes that do the same (SO_REUSEPORT). While one of them drains, what the
+        kernel still gives to its socket is lost: stop sending to it first.
       sockets: use these, already bound, instead; with a larger SO_RCVBUF, for instance. They are closed in the end.
       name: its name in logs and the report.
       grace: how many seconds it may drain; None for as long as the group's.
@@ -228,6 +229,8 @@ class UDPListener:
             # The handlers have kept theirs to themselves.
             await trio.lowlevel.checkpoint_if_cancelled()
         finally:
+            for port in self._ports:  # still there: it was cut before it could drain
+                self._left.extend(port.take_all())
             self._cut += len(self._left)
             self._left.clear()
             self._count_dropped()

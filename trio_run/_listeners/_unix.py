@@ -111,7 +111,7 @@ class UnixListener(StreamListener):
             bound.bind(self._path)
             bound.listen(self._backlog)
             return
-        _check_free(self._path)
+        stale = _check_free(self._path)
         path = Path(self._path)
         beside = _beside(path)
         bound.bind(str(beside))
@@ -119,7 +119,13 @@ class UnixListener(StreamListener):
         self._own = beside, file
         beside.chmod(self._mode)
         bound.listen(self._backlog)
-        beside.rename(path)
+        if stale:
+            beside.rename(path)
+        else:
+            path.hardlink_to(
+                beside
+            )  # which, other than rename, does not replace what has come meanwhile
+            beside.unlink()
         # By the stop the process may have gone to another directory.
         self._own = path.absolute(), file
 
@@ -169,12 +175,12 @@ def _beside(path: Path) -> Path:
     )
 
 
-def _check_free(path: str) -> None:
-    """See that there is nothing at the path but, at the most, a stale socket."""
+def _check_free(path: str) -> bool:
+    """See that there is nothing at the path but, at the most, a stale socket: whether there is one."""
     try:
         found = Path(path).lstat()
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "there is something else, not a socket; move it away")
     with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
@@ -182,7 +188,7 @@ def _check_free(path: str) -> None:
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
-            return  # nobody listens there any more
+            return True  # nobody listens there any more
         except BlockingIOError:
             pass  # somebody does, and has many clients
     raise OSError(errno.EADDRINUSE, "somebody listens there")

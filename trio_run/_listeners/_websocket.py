@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # codes of a Close
 _WHY = "going away"
-_UNAVAILABLE = 503
+_SERVER_ERROR, _UNAVAILABLE = 500, 503  # of a handshake
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -34,7 +34,8 @@ class WebSocketListener(TCPListener):
 
     It needs the extra ``websocket``, which is trio-websocket. ``handler(request)`` is one for
     :func:`trio_websocket.serve_websocket`: it calls ``await request.accept()``, and the WebSocket is closed when it
-    returns. It may let ConnectionClosed pass; any other exception is logged with the client's address, and its client gets Close 1011.
+    returns. It may let ConnectionClosed pass; any other exception is logged with the client's address, and its client gets Close 1011, or
+    500 if it was not accepted yet.
 
     Interrupted, the listener answers new handshakes with 503, sends every open WebSocket Close 1001, one whose handler is
     inside :class:`busy` when its block ends, and waits for the clients to close and the handlers to
@@ -188,11 +189,15 @@ class _Conversation:
     """
 
     def __init__(self, library: Any, nursery: trio.Nursery, connection: Connection) -> None:
+        from wsproto.utilities import LocalProtocolError
+
+        self._protocol_error = LocalProtocolError
         self.told = trio.Event()
         self.opening = trio.CancelScope()  # around the client's part of the handshake
         self._library = library
         self._nursery = nursery
         self._connection = connection
+        self._request: Any = None
         self._websocket: WebSocketConnection | None = None  # once it is open
         self._receiving: set[trio.CancelScope] = set()
         self._read_up = trio.Event()  # closed by both sides, or the client is gone
@@ -202,13 +207,11 @@ class _Conversation:
 
     async def _read(self, read: Callable[[], Awaitable[object]]) -> None:
         """The library's reader, which is not to fail for what a client does: that would cancel the handler."""
-        from wsproto.utilities import LocalProtocolError
-
         # The first: a handshake that is not ASCII. The other: a malformed one, whose client has left before it is told.
         with contextlib.suppress(UnicodeError, self._library.ConnectionClosed):
             while not self._read_up.is_set():
                 # A ping that crosses our Close: it needs no answer, and the client's Close is still to come.
-                with contextlib.suppress(LocalProtocolError):
+                with contextlib.suppress(self._protocol_error):
                     await read()
                     self._read_up.set()
         self._read_up.set()
@@ -236,6 +239,7 @@ class _Conversation:
         self, request: WebSocketRequest, handler: Callable[[WebSocketRequest], Awaitable[object]]
     ) -> Exception | None:
         """Call the handler; what it raised is returned, unless that was the end of the connection."""
+        self._request = request
         accept = request.accept
 
         async def accept_unless_told(**options: Any) -> WebSocketConnection:
@@ -279,8 +283,13 @@ class _Conversation:
             self.tell()
 
     async def close(self, code: int) -> None:
-        """Close it, if nobody has, and wait until the client has."""
-        if self._websocket is not None:
+        """Close it, if nobody has, and wait until the client has. One that was never opened is refused."""
+        if self._websocket is None:
+            status = _UNAVAILABLE if code == _GOING_AWAY else _SERVER_ERROR
+            # It may have been refused already, or the client be gone.
+            with contextlib.suppress(self._protocol_error, self._library.ConnectionClosed):
+                await self._request.reject(status)
+        else:
             reason = _WHY if code == _GOING_AWAY else None
             self._nursery.start_soon(self._websocket.aclose, code, reason)
             await self._read_up.wait()
