@@ -2,8 +2,9 @@
 
 What happens to the connections is decided in _stream.
 
-At the start it binds beside the path, sets the mode, listens, and renames: so the socket is at its path only when it
-listens, and has its mode from the first moment. At a stop it removes the path, if what is there is still its own,
+At the start it binds beside the path, sets the mode, listens, and only then moves the socket to its path: by a rename
+over a stale one, by a link where there is nothing. So it is there only when it listens, with its mode from the first
+moment; but of two processes that find the same stale one at the same moment, the later rename wins. At a stop it removes the path, if what is there is still its own,
 while it still listens; then it accepts the clients that came that way, and closes. As nobody takes a socket that
 listens for a stale one, nobody can have put another in its place between the look and the removal.
 """
@@ -122,9 +123,8 @@ class UnixListener(StreamListener):
         if stale:
             beside.rename(path)
         else:
-            path.hardlink_to(
-                beside
-            )  # which, other than rename, does not replace what has come meanwhile
+            # Unlike a rename, a link does not replace what has come there meanwhile.
+            path.hardlink_to(beside)
             beside.unlink()
         # By the stop the process may have gone to another directory.
         self._own = path.absolute(), file
