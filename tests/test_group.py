@@ -1,6 +1,7 @@
 """Group: rules 1 to 8 and 10 to 19, each with at least one test that is named for it."""
 
 import contextlib
+import gc
 import logging
 import math
 import signal
@@ -2993,3 +2994,35 @@ async def test_one_that_is_cut_before_its_turn_knows_that_it_is_stopping(
     async with in_background(group):
         group.stop()
     assert seen == [True]
+
+
+# The garbage collector.
+
+
+async def test_it_does_not_walk_through_everything_while_a_group_stops() -> None:
+    frozen = []
+
+    async def actor() -> None:
+        frozen.append(gc.get_freeze_count() > 0)
+        try:
+            await trio.sleep_forever()
+        finally:
+            frozen.append(gc.get_freeze_count() > 0)
+
+    group = Group()
+    group.add(actor)
+    group.add(trio.lowlevel.checkpoint)
+    await group.run()
+    assert frozen == [False, True]
+    assert gc.get_freeze_count() == 0
+
+
+async def test_what_somebody_else_has_frozen_stays_so() -> None:
+    gc.freeze()
+    try:
+        group = Group()
+        group.add(trio.lowlevel.checkpoint)
+        await group.run()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -96,6 +96,7 @@ class _Owner(Protocol):
     def _interrupt_failed(self, member: Member, error: BaseException) -> None: ...
     def _interrupt_finished(self, member: Member) -> None: ...
     def _signalled(self, signum: signal.Signals) -> bool: ...
+    def _is_lame_duck(self) -> bool: ...
 
 
 class Member(Inside):
@@ -233,6 +234,9 @@ class Member(Inside):
             return str(getattr(self.actor, "status", ""))
         except Exception as exc:  # a log line is no reason to stop anything
             return f"its status raised {exc!r}"
+
+    def lame_duck(self) -> bool:
+        return self._group._is_lame_duck()
 
     # What its group does with it.
 

@@ -33,6 +33,7 @@ the group then waits for the rest behind a shield, and the Cancelled goes on its
 from __future__ import annotations
 
 import contextlib
+import gc
 import heapq
 import itertools
 import logging
@@ -45,10 +46,13 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from ._actor import CannotStart, Cause, Member, MemberStatus, Policy, State, read_actor
+from ._inside import place
 from ._report import ActorReport, Report, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from ._inside import Place
 
 logger = logging.getLogger("trio_run")
 
@@ -115,6 +119,7 @@ class Group:
         self._on_deadline: Callable[[float], None] | None = None
         # From here on it is of use only while the group runs.
         self._token: trio.lowlevel.TrioToken | None = None
+        self._around: Place | None = None  # where it runs: in an actor of another group
         self._nursery: trio.Nursery | None = None
         self._bell = trio.Event()
         self._began_at = 0.0
@@ -122,6 +127,7 @@ class Group:
         self._deadline = math.inf
         self._why_deadline = ""
         self._interrupting = False  # have the interrupts begun?
+        self._froze = False  # the garbage collector
         self._cutting = False  # is the deadline past?
         self._cancelled_outside = False
         self._unready = 0  # not ready yet, and not given up on
@@ -302,6 +308,7 @@ class Group:
     @trio.lowlevel.enable_ki_protection
     async def _run(self, task_status: trio.TaskStatus[None]) -> Report:
         self._token = trio.lowlevel.current_trio_token()
+        self._around = place.get()
         self._began_at = self._stopping_at = trio.current_time()
         self._state = State.STARTING
         asked, self._cause = self._cause, None
@@ -315,6 +322,8 @@ class Group:
             await self._supervise(task_status)
         self._nursery = None
         self._state = State.STOPPED
+        if self._froze:
+            gc.unfreeze()
         return self._report()
 
     async def _start_all(self) -> None:
@@ -369,6 +378,11 @@ class Group:
 
     def _begin_interrupts(self) -> None:
         self._interrupting = True
+        # Most of what there is goes away now, by reference counts: the collector is not to walk through all of it meanwhile.
+        with contextlib.suppress(AttributeError):  # PyPy's is another
+            if not gc.get_freeze_count():  # else somebody has a use for that
+                gc.freeze()
+                self._froze = True
         self._left = len(self._members)
         self._workers = sum(not member.daemon for member in self._members)
         for member in self._members:
@@ -480,6 +494,12 @@ class Group:
         if grace is not None:
             self._set_deadline(now + grace, f"the shortened grace of {grace:g} s is over")
         self._bell.set()
+
+    def _is_lame_duck(self) -> bool:
+        """Its own, or that of a group around it."""
+        if self._state is State.LAME_DUCK:
+            return True
+        return self._around is not None and self._around.inside.lame_duck()
 
     def _end_lame_duck(self) -> None:
         if self._state is State.LAME_DUCK:

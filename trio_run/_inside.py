@@ -53,6 +53,10 @@ class Inside:
     def inside(self) -> Inside:
         return self
 
+    def lame_duck(self) -> bool:
+        """Is its group about to stop, and still serving?"""
+        return False
+
     def _soften(self) -> None:
         """The actor is interrupted: protect what is busy, and tell the rest."""
         if not self._hard:
