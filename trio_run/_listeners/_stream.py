@@ -41,9 +41,11 @@ Drain = Literal["eof", "wait", "cancel"]
 
 _RECEIVE_SIZE = 65536
 _LINGER = 2.0  # seconds for a client to read our end of stream, and to close
+_ACKNOWLEDGED = 0.02  # seconds, to look again whether it has all that was sent
 _HANDSHAKE_TIMEOUT = 10.0
 _FIRST_REQUEST = 0.5  # seconds for a client that is on its way in when the stop begins
 _ACCEPT_AT_ONCE = 100  # then others get their turn
+_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -81,13 +83,15 @@ class Connection(trio.abc.HalfCloseableStream):
         "_reading",
         "_sending",
         "_sent_eof",
-        "_shielded",
         "_socket",
         "_trio_socket",
         "at_end",
         "inside",
+        "more_to_come",
         "peer",
+        "send_timeout",
         "shaking_hands",
+        "shielded",
         "told",
     )
 
@@ -100,9 +104,11 @@ class Connection(trio.abc.HalfCloseableStream):
         self.inside = inside
         self.at_end: Callable[[], object] | None = None  # how it is told, where not by end of file
         self.shaking_hands = False
+        self.send_timeout = math.inf  # seconds in which it takes nothing of what is sent
+        self.more_to_come = False  # it is still sending what nobody will read: linger for that
         self._hurried = False
         self._patience = math.inf  # seconds
-        self._shielded = shielded  # may its handler be cancelled softly?
+        self.shielded = shielded  # may its handler be cancelled softly?
         self._busy = 1  # until its handler begins
         self.told = False
         self._left: int | None = None  # told to end: this many bytes may still be read
@@ -135,16 +141,35 @@ class Connection(trio.abc.HalfCloseableStream):
             return f"process {self.peer.pid} of user {self.peer.uid}"
         return format_address(self.peer)
 
+    @property
+    def local_address(self) -> object:
+        """Where it was accepted."""
+        return self._socket.getsockname()
+
+    @property
+    def hung_up(self) -> bool:
+        """Has the client ended its side, and has all that it sent been read? Known without waiting."""
+        try:
+            return not self._socket.recv(1, stdlib_socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     # What busy() does in its handler.
 
     @property
     def busy(self) -> bool:
         return self._busy > 0 and not self.shaking_hands
 
+    def occupy(self) -> None:
+        """It is busy, in no task's block, until leave_busy(None)."""
+        self._busy += 1
+
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
         # A shield costs as much as a cancel scope: only where there is something to be shielded from.
-        if self._shielded or self.inside._cancel_on_stop:
+        if self.shielded or self.inside._cancel_on_stop:
             return self.inside.enter_busy()
         return None
 
@@ -271,11 +296,13 @@ class Connection(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is sending on this connection")
 
     async def _wait_writable(self) -> None:
-        while True:
-            try:
-                return await trio.lowlevel.wait_writable(self._socket)
-            except trio.ClosedResourceError:
-                self._check_open()  # a reader was woken, and we with it
+        with trio.move_on_after(self.send_timeout):
+            while True:
+                try:
+                    return await trio.lowlevel.wait_writable(self._socket)
+                except trio.ClosedResourceError:
+                    self._check_open()  # a reader was woken, and we with it
+        raise trio.BrokenResourceError("the client takes nothing of what is sent")
 
     async def send_eof(self) -> None:
         self._claim_sending()
@@ -319,7 +346,7 @@ class Connection(trio.abc.HalfCloseableStream):
         """Make it safe to close: linger, if input is unread or output not yet with the client."""
         if self._closed or self._lingering or self._sending:  # what is being sent is lost anyway
             return
-        if not (_unread(self._socket) or _unsent(self._socket)):
+        if not (self.more_to_come or _unread(self._socket) or _unsent(self._socket)):
             return
         self._lingering = True
         try:
@@ -332,15 +359,29 @@ class Connection(trio.abc.HalfCloseableStream):
             self._lingering = False
 
     async def _linger(self) -> None:
-        """End our side, and throw input away until the client ends its own."""
+        """End our side, and throw input away until the client ends its own.
+
+        One that sends nothing may keep its side open for long: then until it has all that was sent.
+        """
+        sends = self.more_to_come or _unread(self._socket) > 0
         self._socket.shutdown(stdlib_socket.SHUT_WR)
         while True:
             try:
                 if not self._socket.recv(_RECEIVE_SIZE):
                     return
+                sends = True
                 await trio.lowlevel.checkpoint()
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
+                if not sends and not _unsent(self._socket):
+                    return
+                with trio.move_on_after(math.inf if sends else _ACKNOWLEDGED):
+                    await trio.lowlevel.wait_readable(self._socket)
+
+    def reset(self) -> None:
+        """Close it so that the client sees that something is missing."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self._socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, _NO_LINGER)
+        self.close()
 
     def close(self) -> None:
         if not self._closed:
@@ -404,7 +445,8 @@ class TLSConnection(trio.abc.Stream):
                 ):
                     while await self.receive_some():
                         pass
-                await self._stream.aclose()
+                if not self._connection._closed:
+                    await self._stream.aclose()
         finally:
             self._connection.close()
 
@@ -441,6 +483,7 @@ class StreamListener(abc.ABC):
                 raise ValueError(f"{what} must be a positive whole number or None, not {number!r}")
         self.name = name
         self.grace = grace
+        self.owner: object = self  # the actor whose interrupt is ours
         self.addresses: tuple[Any, ...] = ()
         self._handler = handler
         self._backlog = 0xFFFF if backlog is None else backlog  # the kernel has a limit of its own
@@ -488,7 +531,7 @@ class StreamListener(abc.ABC):
         here = place.get()
         self._inside = Inside() if here is None else here.inside
         # Where we are the actor itself, nobody cancels a handler softly: we see to it that it is told.
-        ours = getattr(self._inside, "actor", None) is self
+        ours = getattr(self._inside, "actor", None) is self.owner
         self._shielded = not ours or self._drain == "cancel"
         try:
             await self._open()
@@ -659,8 +702,15 @@ class StreamListener(abc.ABC):
         logger.info("%s: no TLS handshake with %s: %s", self.name, connection.who, reason)
         return False
 
-    def _tell_failure(self, connection: Connection, error: Exception) -> None:
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start a task that a stop waits for, as it does for handlers."""
+        self._nursery.start_soon(function, *args)
+
+    def count_failure(self) -> None:
         self._failed += 1
+
+    def _tell_failure(self, connection: Connection, error: Exception) -> None:
+        self.count_failure()
         if isinstance(error, trio.BrokenResourceError):  # the client's doing, no mistake of ours
             logger.info("%s: the connection from %s broke: %s", self.name, connection.who, error)
         else:
