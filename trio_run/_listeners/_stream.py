@@ -217,9 +217,13 @@ class Connection(trio.abc.HalfCloseableStream):
         self._reading = True
         try:
             while (data := self._receive_now(max_bytes)) is None:
-                # Ends with an error when the connection is closed, told to end, or hurried: look again.
-                with contextlib.suppress(trio.ClosedResourceError):
-                    await self._wait_readable()
+                try:
+                    if self._hurried and self.shaking_hands:
+                        await self._wait_hurried()
+                    else:
+                        await trio.lowlevel.wait_readable(self._socket)
+                except trio.ClosedResourceError:
+                    pass  # the connection is closed, told to end, or hurried: look again
                 waited = True
         finally:
             self._reading = False
@@ -227,10 +231,7 @@ class Connection(trio.abc.HalfCloseableStream):
             await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
-    async def _wait_readable(self) -> None:
-        if not (self.shaking_hands and self._hurried):
-            await trio.lowlevel.wait_readable(self._socket)
-            return
+    async def _wait_hurried(self) -> None:
         # Bounded is the client's time, not ours, who may be busy with many others.
         began = trio.current_time()
         with trio.move_on_after(self._patience) as waiting:
@@ -743,10 +744,12 @@ else:
     import termios
 
     def _count(socket: stdlib_socket.socket, what: int) -> int:
+        count = bytearray(4)
         try:
-            return int.from_bytes(fcntl.ioctl(socket, what, b"\0\0\0\0"), sys.byteorder)
+            fcntl.ioctl(socket, what, count)  # into a bytearray: with bytes it takes twice as long
         except (OSError, ValueError):  # the handler has closed it
             return 0
+        return int.from_bytes(count, sys.byteorder)
 
     def _unread(socket: stdlib_socket.socket) -> int:
         """How many bytes have arrived and not been read."""
