@@ -26,8 +26,8 @@ The tour:
 * :func:`run` is all that for a whole process: signals, exit code, and a watchdog.
 * Code inside an actor says and asks: :class:`busy`, :func:`stopping`, :func:`wait_stopping`,
   :func:`cancel_on_stop`.
-* Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`, :class:`UDPListener` and
-  :class:`WebSocketListener`; :class:`BackgroundTasks` and :func:`every`.
+* Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`, :class:`UDPListener`,
+  :class:`WebSocketListener` and :class:`HTTPListener`; :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`.
 
 Everything is logged on the logger ``trio_run``.
 """
@@ -35,6 +35,8 @@ Everything is logged on the logger ``trio_run``.
 from ._actor import Actor, CannotStart, Cause, Member, State
 from ._group import Group, GroupFailed
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
+from ._listeners._http import HTTPListener
+from ._listeners._hypercorn import HypercornServer
 from ._listeners._tcp import TCPListener
 from ._listeners._udp import Datagram, UDPListener
 from ._listeners._unix import UnixListener
@@ -53,6 +55,8 @@ __all__ = [
     "Datagram",
     "Group",
     "GroupFailed",
+    "HTTPListener",
+    "HypercornServer",
     "Member",
     "Report",
     "SignalReceiver",

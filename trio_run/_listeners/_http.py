@@ -1,0 +1,172 @@
+"""HTTPListener: an ASGI app over HTTP/1.1: where it is listened for, and when the app starts up and shuts down.
+
+What happens to connections in general is decided in _stream, to requests in _http_connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as stdlib_socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from .._actor import Cause
+from .._inside import place
+from ._asgi import ASGIApp, Lifespan
+from ._bind import check_given, check_internet, format_address
+from ._stream import Connection, StreamListener, TLSConnection
+from ._tcp import TCPListener
+from ._unix import UnixListener
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+
+class HTTPListener:
+    """An actor that serves an ASGI app over HTTP/1.1 and WebSocket, and loses no request when it is interrupted.
+
+    It needs the extra ``http``, which is h11 and wsproto. ``app`` is any ASGI 3 app that runs on Trio. Its lifespan, where it
+    has one, starts up before the listener listens; a start-up that fails is a :class:`CannotStart` with the app's own message.
+    One that raises later stops the listener, and is its failure.
+
+    Interrupted, the listener serves the clients that the kernel has already accepted, closes its sockets, closes idle connections at
+    once, and answers the requests in flight whole, uploads included, with ``Connection: close``. An open WebSocket gets Close 1001
+    (going away) and its app ``websocket.disconnect`` with that code, as soon as it has answered the message that it has in hand. When the last connection
+    has ended, and the app has returned from each, its lifespan shuts down. What still runs when the grace is over is cut. While the group is a lame duck
+    responses already say ``Connection: close``.
+
+    A client that breaks the protocol gets its 4xx, and one log line. An app that raises is logged with its traceback; its client gets
+    500, or a reset if some of the response was already sent. Each request is logged on ``trio_run.access`` at INFO.
+
+    Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
+
+    Args:
+      app: the ASGI app.
+      port: where to listen; 0 lets the kernel choose, and ``addresses`` tells what.
+      path: listen on a Unix socket there, instead of a port.
+      mode: the permissions of that.
+      sockets: listen on these, already bound, instead; TCP or Unix.
+      idle_timeout: how many seconds a client may stay silent between requests and within a body, or take nothing of its response.
+      header_timeout: how many seconds it may take for the head of a request.
+      max_message_size: how many bytes a WebSocket message may have; a longer one ends it with Close 1009.
+      host, backlog, ssl_context, max_connections, reuse_port, name, grace: as for :class:`TCPListener`.
+
+    Raises:
+      ImportError: if the extra is not installed.
+      TypeError, ValueError: for an argument that can't be right.
+      CannotStart: from :meth:`execute`, when it can't listen there, or the app can't start up.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        port: int | None = None,
+        *,
+        host: str | bytes | None = None,
+        path: str | bytes | os.PathLike[str] | None = None,
+        mode: int = 0o600,
+        backlog: int | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        idle_timeout: float = 75.0,
+        header_timeout: float = 10.0,
+        max_message_size: int = 2**20,
+        max_connections: int | None = None,
+        reuse_port: bool = False,
+        sockets: Sequence[stdlib_socket.socket] | None = None,
+        name: str | None = None,
+        grace: float | None = None,
+    ) -> None:
+        try:
+            from ._http_connection import HTTPConnection
+            from ._http_service import Service
+        except ImportError as exc:
+            raise ImportError(
+                "HTTPListener needs h11 and wsproto: pip install 'trio-run[http]'"
+            ) from exc
+        if not callable(app):
+            raise TypeError(f"the app must be an ASGI app, not {app!r}")
+        for what, number in (
+            ("idle_timeout", idle_timeout),
+            ("header_timeout", header_timeout),
+            ("max_message_size", max_message_size),
+        ):
+            if not (isinstance(number, (int, float)) and number > 0):
+                raise ValueError(f"{what} must be a number greater than 0, not {number!r}")
+        scheme = "https" if ssl_context else "http"
+        options: dict[str, Any] = {
+            "backlog": backlog,
+            "ssl_context": ssl_context,
+            "max_connections": max_connections,
+            "sockets": sockets,
+            "grace": grace,
+        }
+        if [port, path, sockets].count(None) != 2:
+            raise ValueError("HTTPListener takes either a port, a path or sockets")
+        if port is None and (host is not None or reuse_port):
+            raise ValueError("host and reuse_port go with a port")
+        self._listener: StreamListener
+        check_given(sockets)
+        if path is not None or (sockets is not None and _is_unix(sockets)):
+            name = name or f"{scheme}:{format_address(os.fsdecode(path or 'unix'))}"
+            self._listener = UnixListener(self._converse, path, mode=mode, name=name, **options)
+        else:
+            check_internet("HTTPListener", host, port, sockets, reuse_port=reuse_port)
+            name = name or scheme + (f":{port}" if port else "")
+            self._listener = TCPListener(
+                self._converse, port, host=host, reuse_port=reuse_port, name=name, **options
+            )
+        self._listener.owner = self
+        self.name = name
+        self.grace = grace
+        self._app = app
+        self._serve = HTTPConnection
+        self._service = Service(
+            app=app,
+            listener=self._listener,
+            scheme=scheme,
+            idle_timeout=idle_timeout,
+            header_timeout=header_timeout,
+            max_message_size=max_message_size,
+        )
+
+    @property
+    def addresses(self) -> tuple[Any, ...]:
+        """Where it listens, once it does."""
+        return self._listener.addresses
+
+    @property
+    def status(self) -> str:
+        """As :attr:`TCPListener.status`."""
+        return self._listener.status
+
+    def interrupt(self, cause: Cause) -> None:
+        """Begin to drain."""
+        self._listener.interrupt(cause)
+
+    async def execute(
+        self, *, task_status: trio.TaskStatus[Sequence[Any]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Start the app up, listen, and serve until interrupted and drained; then shut the app down.
+
+        Started with its addresses when it listens.
+        """
+        lifespan = Lifespan(self._app, self.name)
+
+        async def serve() -> None:
+            self._service.state = lifespan.state
+            await self._listener.execute(task_status=task_status)
+
+        await lifespan.around(serve, partial(self.interrupt, Cause()))
+
+    async def _converse(self, stream: Connection | TLSConnection) -> None:
+        connection = place.get()
+        assert isinstance(connection, Connection)
+        await self._serve(self._service, connection, stream).serve()
+
+
+def _is_unix(sockets: Sequence[stdlib_socket.socket]) -> bool:
+    unix = getattr(stdlib_socket, "AF_UNIX", None)
+    return all(given.family == unix for given in sockets)

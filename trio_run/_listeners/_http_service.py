@@ -1,0 +1,46 @@
+"""What the connections of one HTTPListener share: the app, the limits, and how failures are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any
+
+from .._report import one_line
+
+if TYPE_CHECKING:
+    from ._asgi import ASGIApp
+    from ._stream import Connection, StreamListener
+
+logger = logging.getLogger("trio_run")
+access_logger = logging.getLogger("trio_run.access")
+
+
+@dataclasses.dataclass
+class Service:
+    app: ASGIApp
+    listener: StreamListener
+    scheme: str
+    idle_timeout: float  # seconds
+    header_timeout: float
+    max_message_size: int  # bytes
+    state: dict[str, Any] | None = None  # of the lifespan, where the app has one
+
+    def tell_failure(
+        self, connection: Connection, what: str, error: Exception, *, left: bool
+    ) -> None:
+        """The app failed, or gave up because its client had left."""
+        name = self.listener.name
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # the frameworks' nurseries wrap it
+        if left:
+            logger.info("%s: %s left during %s: %s", name, connection.who, what, one_line(error))
+        else:
+            self.listener.count_failure()
+            logger.error(
+                "%s: the app failed at %s for %s", name, what, connection.who, exc_info=error
+            )
+
+    def tell_refusal(self, connection: Connection, status: int, reason: str) -> None:
+        """A client got an error that is its own doing."""
+        logger.info("%s: %d for %s: %s", self.listener.name, status, connection.who, reason)
