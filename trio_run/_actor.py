@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["returned", "failed", "cut", "never started"]
 _T = TypeVar("_T")
+_OUR_FRAMES = frozenset({__file__, trio.lowlevel.wait_task_rescheduled.__code__.co_filename})
 Policy = Literal["stop", "ignore"]
 
 
@@ -399,7 +400,9 @@ async def _unprotected(pending: Awaitable[object]) -> None:
 
 def _task_stacks(task: trio.lowlevel.Task) -> Iterator[str]:
     yield f"task {task.name}:\n"
-    yield from traceback.StackSummary.extract(task.iter_await_frames()).format()
+    for frame in traceback.StackSummary.extract(task.iter_await_frames()):
+        if frame.filename not in _OUR_FRAMES:  # the same in every stack
+            yield from traceback.format_list([frame])
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _task_stacks(child)

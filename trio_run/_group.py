@@ -660,7 +660,7 @@ class Group:
         if late:
             seconds = now - self._stopping_at
             logger.warning(
-                "%s: %g s into the stop, waiting for %s", self.name, seconds, _names(late)
+                "%s: %.0f s into the stop, waiting for %s", self.name, seconds, _names(late)
             )
         self._at(now + _HOLDUP_INTERVAL, self._log_holdups)
 

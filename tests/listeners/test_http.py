@@ -1132,12 +1132,30 @@ async def test_an_access_log_that_is_off_is_not_even_formatted(
     assert len(called) == 1
 
 
+async def test_a_client_that_left_without_a_response_is_in_the_access_log_with_499(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @only_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+        with pytest.raises(OSError):
+            await answer(send, b"x" * 2**24)
+
+    async with serving_app(app) as server:
+        client = Client(await server.connect())
+        await client.send(request())
+        await wait_all_tasks_blocked(0.02)
+        leave_at_once(client)
+    assert lines_of(caplog, '"GET / HTTP/1.1" 499 0')
+
+
 async def test_a_request_that_fails_is_in_the_access_log_with_500(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with client_of(sending()) as client:
         await client.ask(request())
-    assert lines_of(caplog, '"GET / HTTP/1.1" 500 0')
+    assert lines_of(caplog, '"GET / HTTP/1.1" 500 45')
 
 
 # The app fails.

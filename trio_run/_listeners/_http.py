@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 class HTTPListener:
     """An actor that serves an ASGI app over HTTP/1.1 and WebSocket, and loses no request when it is interrupted.
 
-    It needs the extra ``http``, which is h11 and wsproto. ``app`` is any ASGI 3 app that runs on Trio. Its lifespan, where it
-    has one, starts up before the listener listens; a start-up that fails is a :class:`CannotStart` with the app's own message.
-    One that raises later stops the listener, and is its failure.
+    It needs the extra ``http``, which is h11 and wsproto. ``app`` is any ASGI 3 app that runs on Trio. Its lifespan,
+    where it has one, starts up before the listener listens; a start-up that fails is a :class:`CannotStart` with the
+    app's own message. One that raises later stops the listener, and is its failure.
 
-    Interrupted, the listener serves the clients that the kernel has already accepted, closes its sockets, closes idle connections at
-    once, and answers the requests in flight whole, uploads included, with ``Connection: close``. An open WebSocket gets Close 1001
-    (going away) and its app ``websocket.disconnect`` with that code, as soon as it has answered the message that it has in hand. When the last connection
-    has ended, and the app has returned from each, its lifespan shuts down. What still runs when the grace is over is cut. While the group is a lame duck
-    responses already say ``Connection: close``.
+    Interrupted, the listener serves the clients that the kernel has already accepted, closes its sockets, closes idle
+    connections at once, and answers the requests in flight whole, uploads included, with ``Connection: close``. An open
+    WebSocket gets Close 1001 (going away), and its app ``websocket.disconnect`` with that code, when it has answered the
+    message that it has in hand: that is, when it asks for the next. When the last connection has ended, and the app has
+    returned from each, its lifespan shuts down. What still runs when the grace is over is cut. While the group is a
+    lame duck responses already say ``Connection: close``.
 
-    A client that breaks the protocol gets its 4xx, and one log line. An app that raises is logged with its traceback; its client gets
-    500, or a reset if some of the response was already sent. Each request is logged on ``trio_run.access`` at INFO.
+    A client that breaks the protocol gets its 4xx, and one log line. An app that raises is logged with its traceback;
+    its client gets 500, or a reset if some of the response was already sent. Each request is logged on
+    ``trio_run.access`` at INFO.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 

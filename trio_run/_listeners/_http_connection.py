@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._stream import Connection, TLSConnection
 
 _MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
+_CLIENT_LEFT = 499  # in the access log, as nginx has it
 _READ_UP = 2.0  # seconds for those
 
 
@@ -104,17 +105,21 @@ class HTTPConnection:
                 self._connection.reset()  # its client is not to take what it has for the whole
         if exchange.refusal is not None:
             raise exchange.refusal
+        if exchange.status or exchange.broken:
+            status, length = exchange.status or _CLIENT_LEFT, exchange.length
+        else:
+            status, length = 500, await self._send_error(500, "the server failed")
         if access_logger.isEnabledFor(logging.INFO):
-            self._log_access(scope, exchange.status or 500, exchange.length, began)
-        if not (exchange.complete or exchange.broken):
-            await self._send_error(500, "the server failed")
+            self._log_access(scope, status, length, began)
         return exchange.complete and self._protocol.our_state is h11.DONE
 
-    async def _send_error(self, status: int, reason: str, headers: Headers = ()) -> None:
+    async def _send_error(self, status: int, reason: str, headers: Headers = ()) -> int:
+        """Returns how many bytes its body has."""
         self._connection.more_to_come = True
         response = error_response(status, reason, headers, body=self._protocol.method != b"HEAD")
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(response)
+        return len(response.partition(b"\r\n\r\n")[2])
 
     async def _open_websocket(self, scope: dict[str, Any], request: h11.Request) -> None:
         connection = self._connection
