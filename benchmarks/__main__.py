@@ -1,80 +1,107 @@
-"""``python -m benchmarks``: SIGTERM to process exit, with many idle TCP connections.
+"""``python -m benchmarks``: what a stop costs, and what the library costs while nothing stops, beside its peers."""
 
-Each round measures every server in turn, so that a noisy machine is noisy to all of them; the ratio is that of the
-same round.
-"""
+from __future__ import annotations
 
 import argparse
-import signal
-import socket
-import statistics
-import subprocess
+import resource
 import sys
-import time
+from pathlib import Path
 
-from .servers import SERVERS
+from . import _plots
+from ._results import Results
+from ._run import FAILED, Plan, carry_out
+from ._scenarios import LARGEST, SCENARIOS
 
-
-def connect(port: int, count: int) -> list[socket.socket]:
-    """Open connections, and make sure that each is served."""
-    connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
-    for connection in connections:
-        connection.sendall(b"x")
-    for connection in connections:
-        if connection.recv(1) != b"x":
-            raise RuntimeError("a connection was not served")
-    return connections
+_NAMES = [scenario.name for scenario in SCENARIOS]
+_PEERS = list(dict.fromkeys(peer for scenario in SCENARIOS for peer in scenario.peers))
 
 
-def stop_time(server: str, count: int) -> tuple[float, int]:
-    """Seconds from SIGTERM to the server's exit, and how many clients were reset."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.servers", server],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    with process:
-        connections = connect(int(process.stdout.readline()), count)
-        began = time.perf_counter()
-        process.send_signal(signal.SIGTERM)
-        if process.wait() != 0:
-            raise RuntimeError(f"{server} exited with {process.returncode}")
-        seconds = time.perf_counter() - began
-    resets = 0
-    for connection in connections:
-        try:
-            connection.recv(1)
-        except ConnectionResetError:
-            resets += 1
-        connection.close()
-    return seconds, resets
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--connections", type=int, default=2000, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    options = parser.parse_args()
-    times: dict[str, list[float]] = {server: [] for server in SERVERS}
-    for number in range(1, options.rounds + 1):
-        line = [f"round {number}"]
-        for server in SERVERS:
-            seconds, resets = stop_time(server, options.connections)
-            times[server].append(seconds)
-            line.append(f"{server} {seconds:.3f} s" + (f" ({resets} resets)" if resets else ""))
-        print(", ".join(line), flush=True)
-    base = "plain Trio"
-    print(
-        f"\n{options.connections:,} idle connections, SIGTERM to exit: medians, and ratios to {base}"
-    )
-    for server, seconds_each in times.items():
-        ratios = [ours / plain for ours, plain in zip(seconds_each, times[base], strict=True)]
-        print(
-            f"{server:>12}  {statistics.median(seconds_each):.3f} s "
-            f"({min(seconds_each):.3f} to {max(seconds_each):.3f})  "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def _counts(text: str) -> list[int]:
+    counts = [_positive(part) for part in text.split(",")]
+    if max(counts) > LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"the limit on open files (ulimit -n) allows {LARGEST:,} connections"
         )
+    return counts
+
+
+def _peers(text: str) -> list[str]:
+    peers = text.split(",")
+    for peer in peers:
+        if peer not in _PEERS:
+            raise argparse.ArgumentTypeError(f"no {peer!r} among {', '.join(_PEERS)}")
+    return peers
+
+
+def _read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--list", action="store_true", help="say what there is to measure, and exit")
+    add("--quick", action="store_true", help="fewer rounds and connections: under two minutes")
+    add(
+        "--scenario",
+        action="append",
+        choices=_NAMES,
+        metavar="NAME",
+        help="measure this one; may be given more than once",
+    )
+    add("--peers", type=_peers, metavar="A,B", help="measure only these")
+    add("--connections", type=_counts, metavar="N,N", help="in every scenario, instead of its own")
+    add("--rounds", type=_positive, metavar="N", help="default: 5, with --quick 2")
+    add(
+        "--output",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        metavar="DIR",
+        help="where table.txt, results.json and the plots go (default: benchmarks/results)",
+    )
+    return parser.parse_args()
+
+
+def _list() -> None:
+    for scenario in SCENARIOS:
+        counts = ", ".join(f"{count:,}" for count in scenario.counts)
+        print(f"{scenario.name:12}  {scenario.about}")
+        print(f"{'':12}  {counts} {scenario.unit}; {', '.join(scenario.peers)}")
+
+
+def main() -> int:
+    options = _read_options()
+    if options.list:
+        _list()
+        return 0
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))  # a child inherits it
+    plan = Plan(
+        scenarios=[
+            one for one in SCENARIOS if not options.scenario or one.name in options.scenario
+        ],
+        peers=options.peers,
+        counts=options.connections,
+        rounds=options.rounds or (2 if options.quick else 5),
+        seconds=0.5 if options.quick else 2.0,
+        quick=options.quick,
+    )
+    measured, remarks = carry_out(plan)
+    results = Results(measured, remarks)
+    results.write(options.output)
+    print(results.table())
+    try:
+        pictures = _plots.draw(results, options.output)
+    except ImportError as exc:
+        print(f"no plots: {exc}")
+        pictures = []
+    names = ["table.txt", "results.json", *(picture.name for picture in pictures)]
+    print(f"In {options.output}: {', '.join(names)}")
+    return int(bool(remarks[FAILED]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""One server process: how it is started, on which core, and what it has used of processor and memory."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_ROOT = Path(__file__).parent.parent
+_PATIENCE = 60.0  # seconds for a server to start, and to stop
+
+_CORES = sorted(os.sched_getaffinity(0))
+CLIENT_CORE, SERVER_CORE = _CORES[0], _CORES[-1]
+APART = CLIENT_CORE != SERVER_CORE
+
+
+class LeftOut(Exception):
+    """A peer, or a whole scenario, that can't be measured here: what it needs is not installed."""
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command of one of our server modules."""
+    return [sys.executable, "-m", f"benchmarks.servers.{module}", *arguments]
+
+
+class Server:
+    """A running server: ``with Server(command) as server``. It is killed if it still runs at the end of the block."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of the block
+        self.cpu = self.peak = 0.0
+        self.tracebacks = 0  # written to stderr: that takes time, and shows that something is wrong
+
+    def __enter__(self) -> Self:
+        os.sched_setaffinity(0, {SERVER_CORE})  # a child inherits it, and Go looks at it once
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                cwd=_ROOT,
+            )
+        finally:
+            os.sched_setaffinity(0, {CLIENT_CORE})
+        assert self._process.stdout is not None
+        self._stdout = self._process.stdout
+        self.pid = self._process.pid
+        self.ended = os.pidfd_open(self.pid)  # readable once the process has exited
+        select.select([self._stdout], [], [], _PATIENCE)
+        os.set_blocking(self._stdout.fileno(), False)
+        self.first_line = (self._stdout.readline() or b"").decode().strip()
+        os.set_blocking(self._stdout.fileno(), True)
+        if not self.first_line:
+            self.__exit__(None, None, None)
+            raise self._failure
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self.ended)
+        self._stdout.close()
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip()
+        self._stderr.close()
+        self.tracebacks = said.count("Traceback (most recent call last)")
+        last = said.rpartition("\n")[2]
+        if last.startswith(("ImportError", "ModuleNotFoundError")):
+            self._failure: Exception = LeftOut(last)
+        else:
+            self._failure = RuntimeError(f"{self._command} failed:\n{said}")
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def cpu_seconds(self) -> float:
+        """What it has used so far, all threads: the clock of clock_getcpuclockid(3)."""
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+    def memory(self) -> float:
+        """Bytes resident now. The most so far is kept as ``peak``."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        values = dict(line.split(":", 1) for line in status.splitlines())
+        if "VmRSS" not in values:  # it has exited
+            return 0.0
+        self.peak = int(values["VmHWM"].split()[0]) * 1024.0
+        return int(values["VmRSS"].split()[0]) * 1024.0
+
+    def collect(self) -> str:
+        """Wait for its exit, check that it was a good one, and return what else it has printed."""
+        said = self._stdout.read().decode()
+        _, status, used = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.cpu = used.ru_utime + used.ru_stime
+        if self._process.returncode not in (0, -signal.SIGTERM):  # Uvicorn dies of it, in the end
+            raise RuntimeError(f"{self._command} exited with {self._process.returncode}")
+        return said
