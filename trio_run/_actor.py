@@ -417,6 +417,13 @@ def split_cancelled(exc: BaseException) -> tuple[bool, BaseException | None]:
     return False, exc  # the object itself: a split would copy it
 
 
+def unwrapped(error: Exception) -> Exception:
+    """What it is, if it is one thing: nurseries wrap it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def read_actor(
     actor: object, interrupt: object = None
 ) -> tuple[Callable[..., Awaitable[object]], Callable[[Cause], object] | None, str]:

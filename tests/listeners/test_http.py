@@ -1098,6 +1098,19 @@ async def test_a_send_after_the_response_is_an_error_that_does_not_touch_the_nex
     assert "sent 'http.response.body' after the end of its response" in failures(caplog)[0]
 
 
+@pytest.mark.parametrize("framing", [(b"Content-Length", b"0"), (b"transfer-encoding", b"chunked")])
+async def test_204_does_not_say_how_long_nothing_is(framing: tuple[bytes, bytes]) -> None:
+    @only_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(204, framing, (b"x-kept", b"yes")))
+        await send(body())
+
+    async with client_of(app) as client:
+        headers = (await client.ask(request())).headers
+        assert headers["x-kept"] == "yes"
+        assert not headers.keys() & {"content-length", "transfer-encoding"}
+
+
 # The access log.
 
 

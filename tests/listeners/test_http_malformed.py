@@ -192,7 +192,9 @@ ROWS = [
     Row("a head far too long", head_of(3 * MAX_HEAD), 431),
     Row("a request line that does not end", b"GET /" + b"a" * 3 * MAX_HEAD, 431),
     Row("a method that does not end", b"G" * 3 * MAX_HEAD, 431),
-    Row("five thousand headers", get(*[b"X: y"] * 5000), 200, "GET /"),
+    Row("many headers", get(*[b"X: y"] * 900), 200, "GET /"),
+    Row("five thousand short headers", get(*[b"X: y"] * 5000), 431),
+    Row("a header whose name is followed by a secret", get(b"Authorization : Bearer secret"), 400),
     Row("too many headers", get(*[b"X: y"] * 20000), 431),
     Row("a long line that is wrong", get(b"x" * 60000), 400),
 
@@ -274,7 +276,6 @@ ROWS = [
     Row("a WebSocket with chunks", get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n", 400),
     Row("a WebSocket with chunks, but none", get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
     Row("a WebSocket with bad chunks", get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"x\r\n", 400),
-    Row("a WebSocket with a Host that is none", get(*WEBSOCKET).replace(b"Host: h", b"Host: xn--99999999"), 400),
     Row("a WebSocket without Connection is a plain GET", get(*WEBSOCKET[1:]), 200, "GET /"),
     Row("a WebSocket by POST is a plain POST", post(*WEBSOCKET, body=b""), 200, "POST /"),
     Row("a WebSocket in HTTP/1.0 is a plain GET", request(b"GET / HTTP/1.0", *WEBSOCKET), 200, "GET /", ends=True),

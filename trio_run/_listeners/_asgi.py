@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import CannotStart, split_cancelled
-from .._inside import busy, cancel_on_stop
+from .._actor import CannotStart, Member, split_cancelled
+from .._inside import busy, cancel_on_stop, place
+from .._report import one_line
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -22,7 +23,7 @@ logger = logging.getLogger("trio_run")
 ASGIApp = Callable[[Any, Any, Any], Awaitable[object]]
 Message = dict[str, Any]
 
-VERSION = {"version": "3.0", "spec_version": "2.4"}
+_AFTERWARDS = 1.0  # seconds for an app to return, when it has said that it has shut down
 
 
 class ClientDisconnected(OSError):
@@ -44,7 +45,8 @@ class Lifespan:
         self._told_startup = False
         self._told_shutdown = False
         self._settled = trio.Event()  # started up, or there is no lifespan
-        self._over = trio.Event()
+        self._shut = trio.Event()  # shut down, as it says
+        self._over = trio.Event()  # returned
         self._started = False
         self._failure: str | None = None  # what the app said
         self._error: Exception | None = None  # what it raised
@@ -55,35 +57,50 @@ class Lifespan:
     ) -> None:
         """Start the app up, serve, and shut it down.
 
-        Interrupted meanwhile, a start-up is cancelled. If the app raises while it is served, ``interrupt()`` is called.
+        Interrupted meanwhile, a start-up is cancelled. If the app raises while it is served, its actor is stopped; where
+        there is none, ``interrupt()`` is called.
 
         Raises:
           CannotStart: if the app says that it can't start up, with what it says.
           Exception: what serve() raised, or the app in its lifespan.
         """
         failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._live, interrupt)
-            try:
-                with cancel_on_stop() as starting:
-                    await self._start_up()
-                if not starting.cancelled_caught:
-                    try:
-                        await serve()
-                    finally:
-                        # A soft cancel, where we are only a part of the actor, ends neither that nor what requests need.
-                        with busy():
-                            await self._shut_down()
-            except Exception as exc:
-                failure = exc  # not in the nursery's group: it is the actor's own
-            finally:
-                self._scope.cancel("the app's lifespan is over")
-        if failure is not None:
-            raise failure
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._live, interrupt)
+                try:
+                    with cancel_on_stop() as starting:
+                        await self._start_up()
+                    if not starting.cancelled_caught:
+                        try:
+                            await serve()
+                        except Exception as exc:
+                            failure = exc
+                            self._give_up(exc, interrupt)  # so that a grace bounds the shutdown
+                        finally:
+                            # A soft cancel, where we are only a part of the actor, ends neither that nor what requests need.
+                            with busy():
+                                await self._shut_down()
+                except Exception as exc:
+                    failure = failure or exc
+                finally:
+                    self._scope.cancel("the app's lifespan is over")
+        finally:
+            if failure is not None:
+                raise failure  # itself, in no nursery's group; and even if the rest was cut
 
     async def _live(self, interrupt: Callable[[], object]) -> None:
         await self._call_app()
-        if self._started and self._error is not None:
+        if self._started and self._error is not None and not self._to_app.is_set():
+            self._give_up(self._error, interrupt)
+
+    def _give_up(self, error: Exception, interrupt: Callable[[], object]) -> None:
+        """Stop, to fail with this in the end."""
+        logger.info("%s: stopping, for %s", self._name, one_line(error))
+        here = place.get()
+        if here is not None and isinstance(here.inside, Member):
+            here.inside.stop()
+        else:
             interrupt()
 
     async def _call_app(self) -> None:
@@ -100,6 +117,7 @@ class Lifespan:
             self._error = error
         finally:
             self._settled.set()
+            self._shut.set()
             self._over.set()
 
     async def _start_up(self) -> None:
@@ -124,7 +142,10 @@ class Lifespan:
         if not self._started:
             return
         self._to_app.set()
-        await self._over.wait()
+        if not self._over.is_set():  # else a cancel would take the place of what it raised
+            await self._shut.wait()
+            with trio.move_on_after(_AFTERWARDS):
+                await self._over.wait()
         if self._error is not None:
             if self._failure:
                 self._error.add_note(f"the app's shutdown failed: {self._failure}")
@@ -138,7 +159,6 @@ class Lifespan:
             return {"type": "lifespan.startup"}
         await self._to_app.wait()
         if self._told_shutdown:
-            self._over.set()  # it has done all that it will, and does not return
             await trio.sleep_forever()
         self._told_shutdown = True
         return {"type": "lifespan.shutdown"}
@@ -147,11 +167,11 @@ class Lifespan:
         kind = message["type"]
         expected = "shutdown" if self._started else "startup"
         if kind == f"lifespan.{expected}.complete":
+            (self._shut if self._started else self._settled).set()
             self._started = True
-            self._settled.set()
         elif kind == f"lifespan.{expected}.failed":
             self._failure = message.get("message", "")
-            self._settled.set()
+            (self._shut if self._started else self._settled).set()
         else:
             raise RuntimeError(
                 f"the app sent {kind!r} in its lifespan, where lifespan.{expected}.complete or .failed is due"

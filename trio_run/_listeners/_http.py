@@ -37,11 +37,16 @@ class HTTPListener:
     WebSocket gets Close 1001 (going away), and its app ``websocket.disconnect`` with that code, when it has answered the
     message that it has in hand: that is, when it asks for the next. When the last connection has ended, and the app has
     returned from each, its lifespan shuts down. What still runs when the grace is over is cut. While the group is a
-    lame duck responses already say ``Connection: close``.
+    lame duck responses already say ``Connection: close``. Add the listener itself, not a function that runs it: to that a
+    stop is a soft cancel, which lets requests in flight finish, and ends the rest without a word.
 
-    A client that breaks the protocol gets its 4xx, and one log line. An app that raises is logged with its traceback;
-    its client gets 500, or a reset if some of the response was already sent. Each request is logged on
-    ``trio_run.access`` at INFO.
+    A client that breaks the protocol gets its 4xx (or 501, 505), and one log line. An app that raises is logged with its
+    traceback; its client gets 500, or a reset if some of the response was already sent. Each answered request is logged
+    on ``trio_run.access`` at INFO: client, request line, status, bytes of the body, seconds.
+
+    A request's head may have 64 kB and 1,000 headers; how long a body may be is the app's business. ``Date`` and ``Server``
+    headers are added where the app has none. A WebSocket that is silent for 20 seconds is asked with a Ping whether it is still
+    there, and given up after 20 more. Nothing is believed of ``X-Forwarded-For`` and its like: that is for a middleware.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 
@@ -51,7 +56,8 @@ class HTTPListener:
       path: listen on a Unix socket there, instead of a port.
       mode: the permissions of that.
       sockets: listen on these, already bound, instead; TCP or Unix.
-      idle_timeout: how many seconds a client may stay silent between requests and within a body, or take nothing of its response.
+      idle_timeout: how many seconds a client may stay silent between requests and within a body, or take nothing of its
+        response.
       header_timeout: how many seconds it may take for the head of a request.
       max_message_size: how many bytes a WebSocket message may have; a longer one ends it with Close 1009.
       host, backlog, ssl_context, max_connections, reuse_port, name, grace: as for :class:`TCPListener`.

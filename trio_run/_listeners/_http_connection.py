@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
 _CLIENT_LEFT = 499  # in the access log, as nginx has it
-_READ_UP = 2.0  # seconds for those
+_SKIP_BODY = 2.0  # seconds for those
 
 
 class HTTPConnection:
@@ -60,7 +60,7 @@ class HTTPConnection:
             if self._websocket is not None:
                 await self._websocket.read()
                 return
-            keep = keep and not connection.told and await self._read_up()
+            keep = keep and not connection.told and await self._skip_body()
         if self._is_still_sent() or self._protocol.ahead:
             connection.more_to_come = True  # it goes on with its body, or sends ahead
 
@@ -91,6 +91,7 @@ class HTTPConnection:
             return await self._exchange(scope)
         except Refusal as refusal:
             self._service.tell_refusal(self._connection, refusal.status, refusal.reason)
+            self._connection.more_to_come = True
             await self._send_error(refusal.status, refusal.reason, refusal.headers)
             return False
 
@@ -105,17 +106,16 @@ class HTTPConnection:
                 self._connection.reset()  # its client is not to take what it has for the whole
         if exchange.refusal is not None:
             raise exchange.refusal
-        if exchange.status or exchange.broken:
-            status, length = exchange.status or _CLIENT_LEFT, exchange.length
-        else:
-            status, length = 500, await self._send_error(500, "the server failed")
+        status, length = exchange.status, exchange.length
+        if not (exchange.status or exchange.broken):
+            length = await self._send_error(500, "the server failed")
+            status = _CLIENT_LEFT if exchange.left else 500
         if access_logger.isEnabledFor(logging.INFO):
-            self._log_access(scope, status, length, began)
+            self._log_access(scope, status or _CLIENT_LEFT, length, began)
         return exchange.complete and self._protocol.our_state is h11.DONE
 
     async def _send_error(self, status: int, reason: str, headers: Headers = ()) -> int:
         """Returns how many bytes its body has."""
-        self._connection.more_to_come = True
         response = error_response(status, reason, headers, body=self._protocol.method != b"HEAD")
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(response)
@@ -157,10 +157,10 @@ class HTTPConnection:
         except trio.BrokenResourceError:
             return b""
 
-    async def _read_up(self) -> bool:
+    async def _skip_body(self) -> bool:
         """Get ready for the next request: read what the app has left of the last. Returns whether that is done."""
         protocol = self._protocol
-        until = trio.current_time() + _READ_UP
+        until = trio.current_time() + _SKIP_BODY
         size = 0
         with contextlib.suppress(Refusal):
             while size < _MAX_UNREAD and not protocol.they_are_waiting_for_100_continue:
@@ -209,11 +209,12 @@ class HTTPConnection:
 
     def _log_access(self, scope: dict[str, Any], status: int, length: int, began: float) -> None:
         query = scope["query_string"]
+        target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
         access_logger.info(
             '%s "%s %s HTTP/%s" %d %d %.3f',
             self._connection.who,
             scope["method"],
-            (scope["raw_path"] + (b"?" + query if query else b"")).decode("ascii"),
+            target.decode("ascii").replace('"', "%22"),
             scope["http_version"],
             status,
             length,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _NO_GUARD = contextlib.nullcontext()
 _BODY_SIZE = 65536  # bytes that the app is given at once, and that are read ahead of it
 _WITHOUT_BODY = (204, 304)
+_FRAMING = (b"content-length", b"transfer-encoding")
 _DISCONNECT = "http.disconnect"
 
 
@@ -43,6 +45,7 @@ class Exchange:
         "_read_up",
         "_reading",
         "_receiving",
+        "_returned",
         "_sending",
         "_service",
         "_start",
@@ -82,6 +85,7 @@ class Exchange:
         self._start: MutableMapping[str, Any] | None = None
         self._read_up = False  # has the app the whole request?
         self._hung_up = False  # has the client ended its side?
+        self._returned = False  # has the app?
         self._told = False  # has the app heard that there is nobody to answer?
         self._receiving: trio.CancelScope | None = None
         self._reading = trio.Lock()
@@ -107,14 +111,19 @@ class Exchange:
                 )
                 self._tell_failure(RuntimeError(f"the app returned {what}"))
         finally:
-            self.over.set()
+            self._returned = True
+            self._end()
 
     def _tell_failure(self, error: Exception) -> None:
         if self.refusal is not None:
             return  # what its client did is told already
         what = f'"{self.scope["method"]} {self.scope["raw_path"].decode("ascii")}"'
-        left = self.broken or self._hung_up
-        self._service.tell_failure(self._connection, what, error, left=left)
+        self._service.tell_failure(self._connection, what, error, left=self.left)
+
+    @property
+    def left(self) -> bool:
+        """Is the client gone, or has it at least ended its side?"""
+        return self.broken or self._hung_up
 
     def _end(self) -> None:
         """Nothing more is to be sent. Who still reads is stopped first."""
@@ -204,7 +213,7 @@ class Exchange:
                 return b""
             finally:
                 self._receiving = None
-                if self.complete or self.broken:
+                if self.complete or self.broken or self._returned:
                     self.over.set()
         if self.over.is_set():
             return None
@@ -270,6 +279,8 @@ class Exchange:
         try:
             if self.complete:
                 raise RuntimeError("the app sent some more after the end of its response")
+            if self.broken:
+                raise ClientDisconnected("the client is gone")
             data = b"".join([self._protocol.send(event) or b"" for event in events])
             self.status = self.status or status
             await self._stream.send_all(data)
@@ -292,10 +303,14 @@ class Exchange:
             headers.append((b"date", date_of(int(time.time()))))
         if b"server" not in names:
             headers.append((b"server", b"trio-run"))
+        framed = b"content-length" in names or b"transfer-encoding" in names
+        if (
+            framed and status == HTTPStatus.NO_CONTENT
+        ):  # it must not say how long nothing is: RFC 9110, 8.6
+            headers = [header for header in headers if header[0].lower() not in _FRAMING]
         if (
             length is not None
-            and b"content-length" not in names
-            and b"transfer-encoding" not in names
+            and not framed
             and status not in _WITHOUT_BODY
             and (length or self.scope["method"] != "HEAD")
         ):

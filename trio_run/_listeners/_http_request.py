@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ._asgi import VERSION
 from ._http_protocol import Refusal
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def read_scope(request: h11.Request, scheme: str, addresses: dict[str, Any]) -> 
     path = raw_path.decode("ascii")
     return {
         "type": "http",
-        "asgi": VERSION,
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": version.decode("ascii"),
         "method": method,
         "scheme": scheme,

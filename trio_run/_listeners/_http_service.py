@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
+from .._actor import unwrapped
 from .._report import one_line
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class Service:
     ) -> None:
         """The app failed, or gave up because its client had left."""
         name = self.listener.name
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # the frameworks' nurseries wrap it
+        error = unwrapped(error)
         if left:
             logger.info("%s: %s left during %s: %s", name, connection.who, what, one_line(error))
         else:

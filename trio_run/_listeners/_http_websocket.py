@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -42,6 +43,8 @@ _NORMAL, _GOING_AWAY, _LOST, _TOO_BIG, _FAILED = 1000, 1001, 1006, 1009, 1011
 _WHY = "going away"
 _CLOSE_TIMEOUT = 10.0  # seconds for a client to answer our Close
 _DENIAL = "websocket.http.response."
+_SILENT = 20.0  # seconds, until a client is asked; and again, until it is given up
+_UPGRADE = [(b"host", b"-"), (b"connection", b"upgrade"), (b"upgrade", b"websocket")]
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
@@ -72,8 +75,7 @@ class WebSocket:
         self._closed = False  # nothing more is sent
         self._sending = trio.Lock()
         self._reading = trio.CancelScope()
-        self._parts: list[str | bytes] = []  # of the message that is coming in
-        self._size = 0
+        self._parts = bytearray()  # of the message that is coming in
         self._told_connect = False
         self._denying = False  # has the app begun a response of its own?
         self._heard = False  # has the app been told that it is closed?
@@ -105,12 +107,15 @@ class WebSocket:
             self._protocol.next_event(), h11.EndOfMessage
         ):
             raise Refusal(400, "a WebSocket handshake has no body")
+        # wsproto keeps what it is given, and takes offence at some names of hosts.
+        own = [each for each in request.headers if each[0].startswith(b"sec-websocket-")]
         try:
-            self._websocket.initiate_upgrade_connection(list(request.headers), request.target)
+            self._websocket.initiate_upgrade_connection([*_UPGRADE, *own], request.target)
         except (RemoteProtocolError, UnicodeError) as exc:
             hint = getattr(exc, "event_hint", None)
             if isinstance(hint, RejectConnection):
-                raise Refusal(hint.status_code, str(exc), list(hint.headers)) from None
+                headers = [*hint.headers, (b"Upgrade", b"websocket")]
+                raise Refusal(hint.status_code, str(exc), headers) from None
             raise Refusal(400, f"this is no WebSocket handshake: {exc}") from None
         keys = [value for name, value in request.headers if name == b"sec-websocket-key"]
         if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
@@ -147,9 +152,11 @@ class WebSocket:
             self._settle(101)
 
     async def _refuse(self, status: int, reason: str) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._stream.send_all(error_response(status, reason))
-        self._settle(status)
+        try:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._stream.send_all(error_response(status, reason))
+        finally:
+            self._settle(status)
 
     def _settle(self, status: int) -> None:
         self.status = status
@@ -253,10 +260,10 @@ class WebSocket:
             await self._close(message.get("code", _NORMAL), message.get("reason"))
         elif kind != "websocket.send":
             raise RuntimeError(f"the app sent {kind!r} on an open WebSocket")
-        elif (text := message.get("text")) is not None:
+        elif isinstance(text := message.get("text"), str):
             await self._write(TextMessage(data=text))
-        elif (data := message.get("bytes")) is not None:
-            await self._write(BytesMessage(data=data))
+        elif isinstance(data := message.get("bytes"), (bytes, bytearray, memoryview)):
+            await self._write(BytesMessage(data=bytes(data)))
         else:
             raise RuntimeError("the app sent websocket.send with neither text nor bytes")
 
@@ -292,11 +299,12 @@ class WebSocket:
 
     async def _write(self, event: Event) -> None:
         async with self._sending:
+            await trio.lowlevel.checkpoint_if_cancelled()  # as yet nothing is lost
             if self._closed:
                 raise ClientDisconnected("the WebSocket is closed")
             try:
                 data = self._websocket.send(event)
-            except (LocalProtocolError, h11.LocalProtocolError) as exc:
+            except (LocalProtocolError, h11.LocalProtocolError, struct.error) as exc:
                 if self._websocket.state is ConnectionState.REMOTE_CLOSING:
                     raise ClientDisconnected("the client has closed the WebSocket") from None
                 raise RuntimeError(f"what the app sent can't be sent: {exc}") from exc
@@ -320,16 +328,26 @@ class WebSocket:
     async def read(self) -> None:
         """Read until both sides have closed, or the client is gone."""
         with self._reading:
-            data: bytes | bytearray = self._protocol.ahead
-            while not await self._take(bytes(data)):
-                try:
-                    data = await self._stream.receive_some()
-                except trio.BrokenResourceError:
-                    break
-                if not data:
-                    break
+            data = self._protocol.ahead
+            while not await self._take(data) and (data := await self._receive()):
+                pass
         self._closed = True
         self._end(_LOST)
+
+    async def _receive(self) -> bytes:
+        """What the client sends next; nothing if it is gone. A silent one is asked whether it is still there."""
+        asked = False
+        while True:
+            with trio.move_on_after(_SILENT):
+                try:
+                    return bytes(await self._stream.receive_some())
+                except trio.BrokenResourceError:
+                    return b""
+            if asked and not self._closed:
+                return b""
+            asked = True
+            with contextlib.suppress(ClientDisconnected):
+                await self._write(Ping())
 
     async def _take(self, data: bytes) -> bool:
         """Returns whether that was the end."""
@@ -352,22 +370,15 @@ class WebSocket:
     async def _gather(self, event: TextMessage | BytesMessage) -> None:
         if self._closed:
             return
-        part: str | bytes
-        if isinstance(event, TextMessage):
-            kind, part = "text", event.data
-            self._size += len(part) if part.isascii() else len(part.encode())
-        else:
-            kind, part = "bytes", bytes(event.data)
-            self._size += len(part)
-        if part:
-            self._parts.append(part)
-        if self._size > self._service.max_message_size:
+        text = isinstance(event, TextMessage)
+        self._parts += event.data.encode() if isinstance(event, TextMessage) else event.data
+        if len(self._parts) > self._service.max_message_size:
             self._end(_TOO_BIG)
             await self._close(_TOO_BIG, f"more than {self._service.max_message_size} bytes")
         elif event.message_finished:
-            whole = part[:0].join(self._parts)  # type: ignore[arg-type]
-            self._parts, self._size = [], 0
-            await self._deliver({"type": "websocket.receive", kind: whole})
+            whole, self._parts = self._parts, bytearray()
+            message = {"text": whole.decode()} if text else {"bytes": bytes(whole)}
+            await self._deliver({"type": "websocket.receive", **message})
 
     async def _deliver(self, message: Message) -> None:
         while self._message is not None and self._disconnect is None and not self._closed:

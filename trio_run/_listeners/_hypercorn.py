@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import CannotStart
+from .._actor import CannotStart, unwrapped
 from ._asgi import Lifespan
 from ._bind import CannotListen
 
@@ -95,7 +95,7 @@ class HypercornServer:
                     app, self._config, shutdown_trigger=self._stop.wait, task_status=task_status
                 )
             except ExceptionGroup as group:
-                error = _only(group)
+                error = unwrapped(group)
                 if isinstance(error, OSError) and error.errno is not None:
                     raise CannotListen(", ".join(self._config.bind), error) from group
                 raise
@@ -110,10 +110,3 @@ class HypercornServer:
         except OSError as exc:
             files = f"{self._config.certfile} and {self._config.keyfile}"
             raise CannotStart(f"cannot use the certificate and key in {files}: {exc}") from exc
-
-
-def _only(error: Exception) -> Exception:
-    """What it is, if it is one thing: Hypercorn's nurseries wrap it."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

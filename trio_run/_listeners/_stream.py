@@ -262,7 +262,10 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._claim_sending()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if (
+            not self._raises_at_end
+        ):  # TLS has looked already, and what it gives us is lost if we don't send it
+            await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         self._sending = True
         try:
