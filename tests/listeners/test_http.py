@@ -1,5 +1,6 @@
 """HTTPListener: ASGI's scope, receive, send and lifespan, what a client sees on the wire, and when it is timed out."""
 
+import contextlib
 import gc
 import logging
 import math
@@ -19,7 +20,16 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 from trio_run import CannotStart, Group, GroupFailed, HTTPListener, cancel_on_stop
 
 from .http_serving import App, Client, answer, only_http, read_body, request, serving_app
-from .serving import HOST, TIMEOUT, lines_of, listening_at, name_of, serving
+from .serving import (
+    HOST,
+    TIMEOUT,
+    connected_to,
+    lines_of,
+    listening_at,
+    name_of,
+    read_to_end,
+    serving,
+)
 
 BIG = 2**26  # bytes: more than the kernel keeps for a connection
 MIB = 2**20
@@ -612,6 +622,32 @@ async def test_a_disconnect_is_known_without_waiting(
     assert got == [{"type": "http.disconnect"}]
 
 
+async def test_what_a_lifespan_raises_in_its_cleanup_when_it_is_cut_is_not_lost(
+    clock: MockClock,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            raise ValueError("the pool did not close")
+
+    group = Group(grace=5)
+    listener = group.add(HTTPListener(app, 0, host=HOST))
+
+    async def stop() -> None:
+        group.stop()
+
+    group.add(stop, needs=[listener], on_return="ignore")
+    with pytest.raises(GroupFailed) as caught:
+        await group.run()
+    [error] = caught.value.exceptions
+    assert str(error) == "the pool did not close"
+
+
 # One connection, many requests.
 
 
@@ -992,6 +1028,48 @@ async def test_a_task_that_waits_for_the_disconnect_hears_of_the_response(
     assert sorted(messages) == ["http.disconnect"] * 3 + ["http.request"] * 3
 
 
+async def test_a_task_elsewhere_that_still_waits_as_the_app_returns_does_not_cost_the_connection() -> (
+    None
+):
+    got = []
+
+    async def listen(receive: Any) -> None:
+        got.append((await receive())["type"])
+
+    async with trio.open_nursery() as nursery:
+
+        @only_http
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await read_body(receive)
+            nursery.start_soon(listen, receive)
+            await wait_all_tasks_blocked()
+            await answer(send, b"hello")
+
+        async with client_of(app) as client:
+            for _ in range(20):  # which task is first is up to Trio
+                assert (await client.ask(request())).body == b"hello"
+    assert got == ["http.disconnect"] * 20
+
+
+async def test_a_task_elsewhere_that_still_waits_does_not_hold_up_a_500() -> None:
+    got = []
+
+    async def listen(receive: Any) -> None:
+        got.append((await receive())["type"])
+
+    async with trio.open_nursery() as nursery:
+
+        @only_http
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await read_body(receive)
+            nursery.start_soon(listen, receive)
+            await wait_all_tasks_blocked()
+
+        async with client_of(app) as client:
+            assert (await client.ask(request())).status == 500
+    assert got == ["http.disconnect"]
+
+
 async def test_two_tasks_that_wait_for_the_disconnect_both_hear_of_it() -> None:
     got = []
 
@@ -1161,6 +1239,34 @@ async def test_a_client_that_left_without_a_response_is_in_the_access_log_with_4
         await wait_all_tasks_blocked(0.02)
         leave_at_once(client)
     assert lines_of(caplog, '"GET / HTTP/1.1" 499 0')
+
+
+async def test_a_client_that_hung_up_and_got_no_response_is_in_the_access_log_with_499(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @only_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+
+    async with serving_app(app) as server, await server.connect() as stream:
+        await stream.send_all(request())
+        await stream.send_eof()
+        await read_to_end(stream)
+        name = name_of(stream)
+    one, access = lines_of(caplog, name)
+    assert (one.levelno, one.exc_info) == (logging.INFO, None)
+    assert f"{name} left during" in one.getMessage()
+    assert access.name == "trio_run.access"
+    assert access.getMessage().startswith(f'{name} "GET / HTTP/1.1" 499 ')
+
+
+async def test_a_quote_in_a_target_does_not_end_it_in_the_access_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with client_of(hello) as client:
+        await client.ask(request('GET /"_200?a="b" HTTP/1.1'))
+    assert lines_of(caplog, ' "GET /%22_200?a=%22b%22 HTTP/1.1" 200 5 ')
 
 
 async def test_a_request_that_fails_is_in_the_access_log_with_500(
@@ -1373,6 +1479,46 @@ async def test_a_send_that_the_app_cancels_midway_breaks_the_response_off() -> N
     assert len(errors) == 1
 
 
+async def test_after_a_send_that_is_cancelled_midway_another_task_sends_nothing() -> None:
+    seen: list[str] = []
+    scope = trio.CancelScope()
+
+    @only_http
+    async def app(scope_: Any, receive: Any, send: Any) -> None:
+        async def send_half() -> None:
+            with scope:
+                await send(body(bytes(BIG), more=True))
+
+        async def send_rest() -> None:
+            with pytest.raises(OSError, match="gone"):
+                await send(body(b"rest"))
+            seen.append("not sent")
+
+        await send(start(200, (b"content-length", b"%d" % (BIG + 4))))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_body, receive)
+            nursery.start_soon(receive)  # it waits for the client to leave
+            nursery.start_soon(send_half)
+            await wait_all_tasks_blocked(0.02)
+            nursery.start_soon(send_rest)
+
+    async with serving_app(app) as server:
+        with connected_to(server.address) as client:
+            client.sendall(request())
+            await wait_all_tasks_blocked(0.1)
+            # Make room for the rest. Nothing of the server runs before the other send is cancelled.
+            client.settimeout(0.05)
+            with contextlib.suppress(TimeoutError):
+                while client.recv(MIB):
+                    pass
+            scope.cancel()
+            await wait_all_tasks_blocked(0.02)
+            with pytest.raises(ConnectionResetError):
+                while client.recv(MIB):
+                    pass
+    assert seen == ["not sent"]
+
+
 async def test_a_send_that_is_cancelled_before_it_begins_may_be_made_again() -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -1385,6 +1531,59 @@ async def test_a_send_that_is_cancelled_before_it_begins_may_be_made_again() -> 
 
     async with client_of(app) as client:
         assert (await client.ask(request())).body == b"hello"
+
+
+async def send_and_cancel(send: Callable[[bytes], Awaitable[None]]) -> bytes:
+    """Many pieces, each cancelled sooner or later, or not at all: what has been sent."""
+    sent = []
+
+    async def send_one(piece: bytes) -> None:
+        await send(piece)
+        sent.append(piece)
+
+    for number in range(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_one, b"%d " % number)
+            for _ in range(number % 5):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    return b"".join(sent)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_send_that_is_cancelled_before_a_byte_is_out_breaks_nothing(
+    tls: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    sent = []
+
+    @only_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        sent.append(await send_and_cancel(lambda piece: send(body(piece, more=True))))
+        await send(body())
+
+    async with serving_app(app, ssl_context=server_context if tls else None) as server:
+        stream: Any = await server.connect()
+        if tls:
+            stream = trio.SSLStream(stream, client_context, server_hostname="localhost")
+        async with stream:
+            assert [(await Client(stream).ask(request())).body] == sent
+    assert sent[0]
+
+
+async def test_over_tls_a_handler_whose_send_is_cancelled_before_a_byte_is_out_may_go_on(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    sent = []
+
+    async def handler(stream: trio.abc.Stream) -> None:
+        sent.append(await send_and_cancel(stream.send_all))
+
+    async with serving(handler, ssl_context=server_context) as server:
+        transport = await server.connect()
+        async with trio.SSLStream(transport, client_context, server_hostname="localhost") as stream:
+            assert [await read_to_end(stream)] == sent
+    assert sent[0]
 
 
 # Timeouts.
@@ -1671,8 +1870,10 @@ class Lifespan:
         elif what == "fail and raise":
             await send({"type": f"lifespan.{when}.failed", "message": f"no {when} today"})
             raise ZeroDivisionError(f"at {when}")
-        elif what == "complete":
+        elif what.startswith("complete"):
             await send({"type": f"lifespan.{when}.complete"})
+            if what == "complete and stay":
+                await trio.sleep_forever()
 
 
 @asynccontextmanager
@@ -1864,6 +2065,17 @@ async def test_an_app_that_goes_on_listening_after_its_shutdown_is_not_waited_fo
     assert server.report.actors[0].outcome == "returned"
 
 
+async def test_an_app_that_stays_after_its_shutdown_has_a_second_to_return(
+    clock: MockClock,
+) -> None:
+    app = Lifespan(down="complete and stay")
+    async with serving_app(app) as server:
+        await server.stop()
+        assert trio.current_time() == pytest.approx(1, abs=0.5)
+    assert app.seen == ["startup", "shutdown", "cancelled"]
+    assert server.report.actors[0].outcome == "returned"
+
+
 async def test_a_stop_during_the_start_up_cancels_it() -> None:
     app = Lifespan("wait")
     listener = HTTPListener(app, 0, host=HOST)
@@ -1887,6 +2099,24 @@ async def test_a_listener_that_cannot_listen_still_shuts_the_app_down() -> None:
     assert isinstance(error, CannotStart)
     assert "it is in use" in str(error)
     assert app.seen == ["startup", "shutdown"]
+
+
+@pytest.mark.parametrize("down", ["wait", "raise", "fail"])
+async def test_that_it_cannot_listen_is_told_whatever_the_shutdown_does(
+    down: str, clock: MockClock
+) -> None:
+    app = Lifespan(down=down)
+    group = Group(grace=5)
+    with listening_at() as taken:
+        taken.listen()
+        group.add(HTTPListener(app, taken.getsockname()[1], host=HOST))
+        with trio.fail_after(TIMEOUT), pytest.raises(GroupFailed) as caught:
+            await group.run()
+    assert trio.current_time() == pytest.approx(5 if down == "wait" else 0, abs=0.5)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, CannotStart)
+    assert "it is in use" in str(error)
+    assert app.seen == ["startup", "shutdown"] + ["cancelled"] * (down == "wait")
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,21 @@ TRIO_RUN_EXAMPLES says how many random requests to try, for a long run: 20000, s
 """
 
 import contextlib
+import importlib
 import itertools
 import logging
 import os
+import random
 import re
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 import hypothesis
 import pytest
 import trio
@@ -256,6 +260,7 @@ ROWS = [
     Row("two other bytes after a chunk", chunked(b"5\r\nhelloXX0\r\n\r\n"), 400, LEFT),
     Row("a bare LF after a chunk", chunked(b"5\r\nhello\n0\r\n\r\n"), 400, LEFT),
     Row("a bare LF after a chunk size (strict)", chunked(b"5\nhello\r\n0\r\n\r\n"), 400, LEFT),
+    Row("a bare CR in a chunk extension (strict)", chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a bare LF in a chunk extension (strict)", chunked(b"5;\nxx\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a bare LF that ends the trailers (strict)", chunked(b"5\r\nhello\r\n0\r\n\n"), 400, LEFT),
     Row("a bare LF after a trailer that ends them (strict)", chunked(b"5\r\nhello\r\n0\r\nX: y\n\n"), 400, LEFT),
@@ -600,6 +605,97 @@ async def test_a_target_can_not_forge_a_log_line() -> None:
         (line,) = lines_for(who, records)
         assert "\n" not in line
         assert "/raise%0AERROR" in line
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        get(b"Authorization : Bearer hunter2"),
+        get(b"Authorization: Bearer \0hunter2"),
+        get(b"Cookie hunter2"),
+        request(b"GET /?password=hunter2 HTTP/1.1 ", b"Host: h"),
+        post(b"Transfer-Encoding: hunter2"),
+        post(b"Content-Length: hunter2"),
+        chunked(b"hunter2\r\n"),
+        chunked(b"0\r\nhunter2\r\n\r\n"),
+    ],
+)
+async def test_why_something_is_refused_does_not_quote_it(sent: bytes) -> None:
+    async with guarded(App()) as (server, records):
+        async with await server.connect() as client:
+            who = name_of(client)
+            await client.send_all(sent)
+            (response,) = parse(await read_to_end(client))
+    (line,) = lines_for(who, records)
+    reason = response.body.decode().rstrip()
+    assert re.fullmatch(r"400 Bad Request: [\w .:,'/-]+", reason)
+    assert line.endswith(f" 400 for {who}: {reason.removeprefix('400 Bad Request: ')}")
+    assert "hunter2" not in reason
+
+
+BLANKS = b" " * 64000
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\x0b", b"\x0c", b"\r"], ids=repr)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        get(b"X:" + BLANKS + b"END"),
+        get(b"X: y" + BLANKS + b"END"),
+        chunked(b"0\r\nX:" + BLANKS + b"END\r\n\r\n"),
+        chunked(b"5" + BLANKS + b"END\r\n"),
+        chunked(b"5;" + BLANKS + b"ENDa\n\r\n"),
+    ],
+    ids=["head", "head, after a value", "trailer", "chunk line", "chunk extension"],
+)
+async def test_a_line_of_blanks_does_not_take_the_process_away_from_the_others(
+    sent: bytes, end: bytes
+) -> None:
+    async with guarded(App()) as (server, _records):
+        async with await server.connect() as client:
+            began = time.process_time()
+            await client.send_all(sent.replace(b"END", end))
+            (response,) = parse(await read_to_end(client))
+            assert response.status == 400
+            assert time.process_time() - began < 1  # seconds: it would be eight
+
+
+async def test_many_lengths_of_the_body_do_not_take_the_process_away_from_the_others() -> None:
+    lines = b"Transfer-Encoding:" + b"," * 18 + b"\n"
+    async with guarded(App()) as (server, _records):
+        async with await server.connect() as client:
+            began = time.process_time()
+            await send_slowly(client, segments_of(get(lines * 3500), 65000))
+            (response,) = parse(await read_to_end(client))
+            assert response.status == 400
+            assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("what", "first", "last", "alphabet"),
+    [
+        ("header_field", b"X:", b"", b"Xa: \t\0\r\n\x0b\xff"),
+        ("chunk_header", b"5", b"\r\n", b"5a; \t=\n\0\xff"),
+    ],
+)
+def test_a_line_is_taken_as_h11_itself_takes_it(
+    what: str, first: bytes, last: bytes, alphabet: bytes
+) -> None:
+    """But for a bare CR in a chunk extension."""
+    importlib.import_module("trio_run._listeners._http_protocol")
+    ours = getattr(h11._readers, f"{what}_re")
+    original = re.compile(getattr(h11._abnf, what).encode())
+    assert ours.pattern != original.pattern
+    chance = random.Random(1)
+    taken = 0
+    for _ in range(20_000):
+        line = first + bytes(chance.choices(alphabet, k=chance.randrange(9))) + last
+        mine, other = ours.fullmatch(line), original.fullmatch(line)
+        assert (mine is None) == (other is None), line
+        if mine is not None and other is not None:
+            taken += 1
+            assert mine.groupdict().items() <= other.groupdict().items(), line
+    assert 1000 < taken < 19_000
 
 
 async def test_who_sends_a_body_that_nobody_wants_can_read_the_response() -> None:

@@ -18,7 +18,16 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, TextMessage
 from wsproto.events import Request as Handshake
 
-from trio_run import Cause, Group, HTTPListener, SignalReceiver, busy, stopping, wait_stopping
+from trio_run import (
+    Cause,
+    Group,
+    GroupFailed,
+    HTTPListener,
+    SignalReceiver,
+    busy,
+    stopping,
+    wait_stopping,
+)
 from trio_run._listeners import _stream
 
 from .http_serving import Client, answer, read_body, request, serving_app
@@ -549,6 +558,44 @@ async def test_rule_10_an_app_that_fails_during_the_stop_is_answered_for(where: 
     assert server.detail == "1 drained, 0 cut, 1 failed"
 
 
+async def test_rule_10_a_client_that_has_its_500_does_not_hold_up_the_stop(
+    where: Where, clock: MockClock
+) -> None:
+    app = App()
+
+    async def fail(receive: Any, send: Any) -> None:
+        await app._go_on()
+        raise ValueError("no")
+
+    app.fail = fail  # type: ignore[attr-defined]
+    async with where.serving(app) as server, where.connected(server) as client:
+        await client.send(request("GET /fail HTTP/1.1"))
+        await app.begun.wait()
+        await stopped(server)
+        app.go.set()
+        assert (await client.read()).status == 500
+        await server.ended.wait()  # though the client keeps its side open
+        assert trio.current_time() == pytest.approx(0, abs=0.5)
+
+
+async def test_rule_10_a_client_whose_upload_is_refused_is_not_reset(
+    tcp: Where, clock: MockClock
+) -> None:
+    """Its body is still on its way."""
+    app = App()
+    head = request("POST /echo HTTP/1.1", "Content-Length: 200kB")
+    async with tcp.serving(app) as server, tcp.connected(server) as client:
+        await client.send(head[:-2])
+        await wait_all_tasks_blocked()
+        await stopped(server)
+        await client.send(head[-2:])
+        assert (await client.read("POST")).status == 400
+        for _ in range(2):
+            await trio.sleep(0.5)
+            await client.send(bytes(100_000))
+        await is_ended(client)
+
+
 # In the accept queue.
 
 
@@ -1052,6 +1099,28 @@ async def test_cut_a_websocket_with_a_message_in_hand_is_cancelled(
         assert "chat is cancelled" in app.seen
 
 
+async def test_cut_a_lifespan_that_tells_of_it_has_not_failed(
+    tcp: Where, cut: str, clock: MockClock
+) -> None:
+    """As frameworks do: whatever ends their lifespan, they say that it failed."""
+    app = App()
+
+    async def lifespan(receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await receive()
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            await send({"type": "lifespan.shutdown.failed", "message": "Traceback: Cancelled"})
+            raise
+
+    app.lifespan = lifespan  # type: ignore[method-assign]
+    async with cutting(app, cut, tcp):
+        pass
+    assert app.seen[-1] == "lifespan is cancelled"
+
+
 async def test_cut_a_shutdown_that_hangs_is_cancelled(clock: MockClock) -> None:
     app = App()
     ended = []
@@ -1071,6 +1140,132 @@ async def test_cut_a_shutdown_that_hangs_is_cancelled(clock: MockClock) -> None:
     assert ended == [pytest.approx(5)]
     assert server.report.actors[0].outcome == "cut"
     assert server.detail == "0 drained, 0 cut"
+
+
+# The app's lifespan fails while it serves: that is a stop of its actor.
+
+
+class Failing(App):
+    """Its lifespan fails when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fail = trio.Event()
+
+    async def lifespan(self, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await self.fail.wait()
+        raise ValueError("the pool is gone")
+
+
+@pytest.fixture(params=["the listener", "a function"])
+def actor(request: pytest.FixtureRequest) -> Callable[[HTTPListener], Any]:
+    """The listener is the actor, or a part of one."""
+
+    def a_function(listener: HTTPListener) -> Any:
+        async def serve(*, task_status: trio.TaskStatus[Any]) -> None:
+            await listener.execute(task_status=task_status)
+
+        return serve
+
+    return a_function if request.param == "a function" else lambda listener: listener
+
+
+@asynccontextmanager
+async def failing(group: Group) -> AsyncIterator[list[BaseException]]:
+    """A group that runs, and then fails: with what, is known afterwards."""
+    errors: list[BaseException] = []
+
+    async def run(*, task_status: trio.TaskStatus[Any]) -> None:
+        with pytest.raises(GroupFailed) as caught:
+            await group.run(task_status=task_status)
+        errors.extend(caught.value.exceptions)
+
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            yield errors
+
+
+async def test_a_lifespan_that_fails_stops_what_waits_for_the_stop(
+    actor: Callable[[HTTPListener], Any], clock: MockClock
+) -> None:
+    app = Failing()
+    listener = HTTPListener(app, 0, host=HOST)
+    group = Group(grace=5)
+    member = group.add(actor(listener))
+    async with failing(group) as errors, await trio.open_tcp_stream(*listener.addresses[0]) as one:
+        client = Client(one)
+        await client.send(request("GET /ticks HTTP/1.1"))
+        await app.begun.wait()
+        app.fail.set()
+        assert (await client.read()).body == b"tick bye"
+        await client.read_to_end()
+    assert list(map(repr, errors)) == ["ValueError('the pool is gone')"]
+    assert member.outcome == "failed"
+    assert trio.current_time() == pytest.approx(0, abs=0.5)
+
+
+async def test_a_lifespan_that_fails_waits_for_a_client_no_longer_than_the_grace(
+    actor: Callable[[HTTPListener], Any], clock: MockClock
+) -> None:
+    app = Failing()
+    listener = HTTPListener(app, 0, host=HOST)
+    group = Group(grace=5)
+    group.add(actor(listener))
+    async with failing(group) as errors, await trio.open_tcp_stream(*listener.addresses[0]) as one:
+        client = Client(one)
+        await client.send(request("GET /work HTTP/1.1"))
+        await app.begun.wait()
+        app.fail.set()
+        await trio.sleep(10)
+        assert "work is cancelled" in app.seen
+        assert listener.status == "0 drained, 1 cut"
+    assert list(map(repr, errors)) == ["ValueError('the pool is gone')"]
+
+
+async def test_a_lifespan_that_fails_closes_a_websocket_whose_client_does_not_answer(
+    clock: MockClock,
+) -> None:
+    app = Failing()
+    listener = HTTPListener(app, 0, host=HOST)
+    group = Group(grace=5)
+    member = group.add(listener)
+    async with failing(group) as errors, await trio.open_tcp_stream(*listener.addresses[0]) as one:
+        websocket = WebSocketClient(Client(one), "/chat")
+        await websocket.open()
+        app.fail.set()
+        event = await websocket.receive()
+        assert isinstance(event, CloseConnection)
+        assert (event.code, event.reason) == (1001, "going away")
+        await member.wait_stopped()
+        assert trio.current_time() == pytest.approx(5, abs=0.5)
+        assert listener.status == "0 drained, 1 cut"
+        assert app.seen[-1] == "chat ends"
+    assert list(map(repr, errors)) == ["ValueError('the pool is gone')"]
+
+
+async def test_in_plain_trio_a_lifespan_that_fails_interrupts_the_listener() -> None:
+    app = Failing()
+    listener = HTTPListener(app, 0, host=HOST)
+
+    async def serve(*, task_status: trio.TaskStatus[Any]) -> None:
+        with pytest.raises(ValueError, match="the pool is gone"):
+            await listener.execute(task_status=task_status)
+
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(serve)
+            async with await trio.open_tcp_stream(*address) as stream:
+                client = Client(stream)
+                await client.send(request("GET /work HTTP/1.1"))
+                await app.begun.wait()
+                app.fail.set()
+                await wait_all_tasks_blocked()
+                app.go.set()
+                await is_last(client, b"done ")
+    assert listener.status == "1 drained, 0 cut"
 
 
 # Where the listener runs.

@@ -6,6 +6,7 @@ import random
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -1514,6 +1515,26 @@ async def test_a_message_of_nothing_but_empty_fragments_takes_no_room() -> None:
         assert app.seen == [{"type": "websocket.receive", "text": "end"}]
 
 
+async def test_a_message_of_tiny_fragments_takes_no_more_room_than_it_has_bytes() -> None:
+    app = Recording()
+    connections: list[Any] = []
+
+    async def here(scope: Any, receive: Receive, send: Send) -> None:
+        connections.append(place.get())
+        await app(scope, receive, send)
+
+    async with listening(here) as server, opened(server) as client:
+        await client.stream.send_all(frame(1, b"a", fin=False) + frame(0, b"a", fin=False) * 9_999)
+        await client.stream.send_all(frame(9, b""))
+        assert await client.receive() == Pong(payload=b"")
+        parts = connections[0].at_end.__self__._parts
+        assert len(parts) == 10_000
+        assert sys.getsizeof(parts) < 20_000
+        await client.stream.send_all(frame(0, b"b"))
+        await wait_all_tasks_blocked()
+        assert app.seen == [{"type": "websocket.receive", "text": "a" * 10_000 + "b"}]
+
+
 async def test_a_ping_is_answered_and_a_pong_ignored() -> None:
     app = Answering()
     async with listening(app) as server, opened(server) as client:
@@ -1907,6 +1928,40 @@ async def test_a_send_that_is_cancelled_midway_ends_the_connection() -> None:
         with pytest.raises((AssertionError, trio.BrokenResourceError)):
             while True:
                 await client.hear()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_send_that_is_cancelled_before_a_byte_is_out_does_not_lose_the_websocket(
+    tls: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    sent: list[str] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        async def say_one(text: str) -> None:
+            await say(send, text)
+            sent.append(text)
+
+        await accept(receive, send)
+        for number in range(100):  # which task is first is up to Trio
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(say_one, str(number))
+                for _ in range(number % 5):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        await say_one("the end")
+
+    async with listening(app, ssl_context=server_context if tls else None) as server:
+        stream: Any = await server.connect()
+        if tls:
+            stream = trio.SSLStream(stream, client_context, server_hostname="localhost")
+        async with stream:
+            client = Client(stream)
+            assert isinstance(await client.open(), AcceptConnection)
+            heard = [await client.hear()]
+            while heard[-1] != "the end":
+                heard.append(await client.hear())
+            await client.is_closed(NORMAL)
+    assert heard == sent
 
 
 async def test_what_it_says_of_itself() -> None:
@@ -2625,6 +2680,25 @@ async def test_inside_another_actor_a_handshake_in_progress_holds_nobody_up(
         group.stop()
         await wait_all_tasks_blocked()
         go.set()
+
+
+async def test_inside_another_actor_an_app_that_fails_before_it_accepts_holds_nobody_up(
+    clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError("mine")
+
+    async with inside_another_actor(app) as (group, client):
+        await client.ask()
+        await wait_all_tasks_blocked()
+        group.stop()
+    assert [repr(error_of(record)) for record in tracebacks(caplog)] == [
+        "ZeroDivisionError('mine')"
+    ]
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -323,6 +323,28 @@ async def test_interrupted_while_the_app_starts_up_it_gives_that_up() -> None:
     assert report.actors[0].outcome == "returned"
 
 
+async def test_an_app_that_stays_after_its_shutdown_has_a_second_to_return(
+    clock: MockClock,
+) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for what in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{what}.complete"})
+        began = trio.current_time()
+        try:
+            await trio.sleep_forever()
+        finally:
+            seen.append(trio.current_time() - began)
+
+    async with serving(app) as server:  # type: ignore[arg-type]
+        await server.member.wait_ready()
+        report = await server.stop()
+    assert seen == [pytest.approx(1, abs=0.1)]
+    assert report.actors[0].outcome == "returned"
+
+
 # What fails.
 
 

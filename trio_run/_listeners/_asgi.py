@@ -86,6 +86,10 @@ class Lifespan:
                 finally:
                     self._scope.cancel("the app's lifespan is over")
         finally:
+            if failure is None and self._started:
+                failure = (
+                    self._error
+                )  # raised after it was cut, or after it had said that it had shut down
             if failure is not None:
                 raise failure  # itself, in no nursery's group; and even if the rest was cut
 
@@ -112,6 +116,8 @@ class Lifespan:
                 await self._app(scope, self._receive, self._send)
         except BaseException as exc:
             cancelled, error = split_cancelled(exc)
+            if cancelled:
+                self._failure = None  # as frameworks say it: that they were cut
             if cancelled or not isinstance(error, Exception):
                 raise
             self._error = error

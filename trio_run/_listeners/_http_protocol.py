@@ -23,7 +23,7 @@ REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 _MAX_HEAD = 65536  # bytes of a request line and its headers
 _MAX_HEADERS = 1000  # each takes some 200 bytes of memory, however short it is
-_CHUNKED_LAST = re.compile(rb"(?i)\ntransfer-encoding:[^\r]*,[ \t]*chunked[ \t]*\r")
+_CHUNKED_LAST = re.compile(rb"(?i)\ntransfer-encoding:[^\r\n]*,[ \t]*chunked[ \t]*\r")
 _FIELD = (
     rb"(?P<field_name>[-!#$%&'*+.^_`|~0-9a-zA-Z]+):[ \t]*+"
     rb"(?P<field_value>(?:[^\0\s]+(?:[ \t]+[^\0\s]+)*)?)[ \t]*+"
