@@ -100,6 +100,23 @@ async def test_rule_21_a_blocked_event_loop_is_ended_with_every_stack() -> None:
         assert "in spin\n" in server.output
 
 
+async def test_rule_21_the_watchdog_hears_of_a_signal_from_a_receiver_of_the_groups_own() -> None:
+    body = (
+        BLOCKING
+        + """
+group = Group(grace=0.2)
+group.add(SignalReceiver())
+group.add(spin)
+"""
+    )
+    source = program(body, "run(group, abort_after=0.3, signals=())")
+    async with open_program(source=source) as server:
+        await server.line_with("stuck")
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code() == 1
+        assert "in spin\n" in server.output
+
+
 async def test_rule_21_a_second_signal_to_a_blocked_event_loop_leaves_it_only_abort_after() -> None:
     source = program(BLOCKING, "run(spin, grace=1000, abort_after=0.3)")
     async with open_program(source=source) as server:

@@ -75,9 +75,10 @@ def run(
     watchdog = _Watchdog(group.grace, abort_after)
     group._on_deadline = watchdog.stop_is_over_in
     if signals:
-        receiver = SignalReceiver(*signals)
-        receiver._on_arrival = watchdog.signal_arrived
-        group.add(receiver)
+        group.add(SignalReceiver(*signals))
+    for member in group.members:  # the group may have one of its own
+        if isinstance(member.actor, SignalReceiver):
+            member.actor._on_arrival = watchdog.signal_arrived
     try:
         with _logging_to_stderr():
             return trio.run(_main, group)
