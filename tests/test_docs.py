@@ -1,0 +1,541 @@
+"""The guide and the README: they build without a warning, and every block of code in them is run, or else checked."""
+
+import ast
+import asyncio
+import configparser
+import inspect
+import itertools
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import trio
+import uvicorn
+from trio.testing import MockClock
+
+import trio_run
+from trio_run import lessons
+
+from .process import TIMEOUT, Program, open_program
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
+PAGES = sorted(
+    page
+    for page in DOCS.rglob("*.rst")
+    if "_build" not in page.parts and not page.name.startswith("lesson_")
+)
+
+# The names that a fragment may use without having made them.
+PRELUDE = """
+import asyncio, logging, signal, sys
+from functools import partial
+import trio
+from trio_run import *
+
+class Store:
+    async def execute(self):
+        await trio.sleep_forever()
+
+class Listening:
+    def close(self):
+        pass
+
+async def serve():
+    await trio.sleep_forever()
+
+async def echo(stream):
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"Hello!"})
+
+async def handle(reader, writer):
+    writer.close()
+
+async def nothing(*_):
+    pass
+
+class config:
+    bind = ["127.0.0.1:0"]
+
+Metrics = Store
+server = listener = Listening()
+worker, handler, intake = serve, echo, echo
+clean_up = delete_old_lines = migrate = apply_migrations = fetch = nothing
+urls = ["a", "b"]
+group = Group()
+group.add(worker)
+"""
+
+LOGGING = """
+import logging
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+"""
+
+
+class Block(NamedTuple):
+    """A block of code on a page."""
+
+    place: str
+    language: str
+    text: str
+
+
+def blocks_of_guide() -> Iterator[Block]:
+    for page in PAGES:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines):
+            if not (found := re.fullmatch(r"( *)\.\. code-block:: *(\S*)", line)):
+                continue
+            indent = len(found[1])
+            body = itertools.takewhile(
+                lambda line, indent=indent: not line or line[: indent + 1].isspace(),
+                lines[number + 1 :],
+            )
+            text = textwrap.dedent("\n".join(body))
+            text = re.sub(r"^(:[\w-]+:.*\n)+", "", text).strip("\n") + "\n"
+            yield Block(f"{page.relative_to(DOCS)}:{number + 1}", found[2], text)
+
+
+def blocks_of_readme() -> Iterator[Block]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(f"README.md:{line}", found[1], found[2])
+
+
+GUIDE, README = list(blocks_of_guide()), list(blocks_of_readme())
+BLOCKS = GUIDE + README
+RUNS = re.compile(r"^(?:sys\.exit\(|raise SystemExit\()?(?:trio\.)?run\(", re.MULTILINE)
+
+
+def blocks(*languages: str, if_: Callable[[Block], object] = bool) -> Any:
+    chosen = [block for block in BLOCKS if block.language in languages and if_(block)]
+    assert chosen, f"there is no block in {languages}"
+    return pytest.mark.parametrize("block", chosen, ids=[block.place for block in chosen])
+
+
+def is_program(block: Block) -> bool:
+    return RUNS.search(block.text) is not None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def at_port(source: str, port: int) -> str:
+    """The same program at another port, and on the loopback interface alone."""
+    source = re.sub(r"(Listener\(.*?, )\d{4}\b", rf'\g<1>{port}, host="127.0.0.1"', source)
+    source = source.replace("0.0.0.0", "127.0.0.1")
+    return re.sub(r"\b(7000|8000|8080)\b", str(port), source)
+
+
+# Every block.
+
+
+def test_every_block_says_what_it_is_so_that_it_is_checked() -> None:
+    checked = {"python", "sh", "go", "ini", "docker", "yaml", "text"}
+    assert {block.language for block in GUIDE} == checked
+    assert {block.language for block in README} <= {"python", "sh", ""}
+    for page in PAGES:  # there is another way to begin one, which says nothing
+        assert not re.search(r"^(?! *\.\. ).*::$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@blocks("python", if_=lambda block: not is_program(block))
+def test_a_fragment_runs(block: Block) -> None:
+    names: dict[str, Any] = {}
+    exec(PRELUDE, names)
+    code = compile(
+        at_port(block.text, free_port()), block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    )
+
+    async def execute() -> None:
+        names["stop"] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            with trio.fail_after(60):
+                pending = eval(code, names)
+                if inspect.iscoroutine(pending):
+                    await pending
+                if "main" in names:
+                    await names["main"]()
+            nursery.cancel_scope.cancel()
+
+    async def end() -> None:
+        await trio.sleep(1)  # on a clock that jumps: all that there is to do has been done
+        names["stop"].set()
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            signal.raise_signal(signal.SIGTERM)
+
+    async def execute_asyncio() -> None:
+        eval(code, names)
+        asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGTERM)
+        await asyncio.wait_for(names["main"](), TIMEOUT)
+
+    if "asyncio." in block.text:
+        asyncio.run(execute_asyncio())
+    elif "uvicorn." in block.text:
+        names["uvicorn"] = Recorder(uvicorn.run)
+        exec(code, names)
+        assert names["uvicorn"].called
+    else:
+        trio.run(execute, clock=MockClock(autojump_threshold=0))
+
+
+class Recorder:
+    """A module whose run() only looks at its arguments."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._signature = inspect.signature(function)
+        self.called = False
+
+    def run(self, *args: object, **options: object) -> None:
+        self._signature.bind(*args, **options)
+        self.called = True
+
+
+@blocks("python", if_=is_program)
+async def test_a_whole_program_starts_and_stops(block: Block) -> None:
+    source = PRELUDE + LOGGING + at_port(block.text, free_port())
+    async with open_program(source=source) as program:
+        await program.line_with("group: ready")
+        program.signal(signal.SIGTERM)
+        assert await program.exit_code() == 0, program.output
+
+
+@blocks("sh")
+def test_a_shell_command_is_one(block: Block) -> None:
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+
+
+@blocks("go")
+@pytest.mark.skipif(shutil.which("gofmt") is None, reason="Go is not installed")
+def test_go_is_go(block: Block) -> None:
+    subprocess.run(["gofmt", "-e"], input=block.text, text=True, check=True, capture_output=True)
+
+
+@blocks("ini")
+def test_a_unit_is_one(block: Block) -> None:
+    unit = configparser.ConfigParser(strict=False)
+    unit.read_string(block.text)
+    assert set(unit.sections()) <= {"Unit", "Service", "Socket", "Install"}
+
+
+@blocks("docker")
+def test_a_dockerfile_gives_its_program_the_signals(block: Block) -> None:
+    lines = dict(line.split(" ", 1) for line in block.text.splitlines())
+    assert set(lines) <= {"FROM", "RUN", "USER", "CMD"}
+    assert json.loads(lines["CMD"])[0] == "python"
+
+
+@blocks("yaml")
+def test_a_manifest_is_indented_by_twos_and_has_no_tabs(block: Block) -> None:
+    for line in block.text.splitlines():
+        assert re.fullmatch(r"(  )*(- )?\w+:( \S.*)?", line), line
+
+
+@blocks("text", "")
+def test_what_a_program_writes_is_what_ours_does(block: Block) -> None:
+    first = block.text.splitlines()[0]
+    if " stopped in " in first:
+        columns = block.text.splitlines()[1].split()
+        assert columns[:3] == ["actor", "ready", "asked"]
+    elif '"GET' in first:
+        assert re.fullmatch(r'\S+ "GET / HTTP/1\.1" 200 \d+ \d\.\d{3}', first)
+    else:
+        assert any(pattern.fullmatch(first) for pattern in logged()), first
+
+
+def test_the_guide_begins_as_the_readme_does() -> None:
+    first = next(block for block in GUIDE if block.place.startswith("index.rst"))
+    assert first.text == README[0].text
+
+
+# The examples, which the pages include.
+
+
+async def get(port: int, path: str = "/") -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as client:
+        return await client.get(f"http://127.0.0.1:{port}{path}")
+
+
+async def asks_for_a_page(program: Program, port: int, _folder: Path) -> None:
+    response = await get(port)
+    assert (response.status_code, response.text) == (200, "Hello!\n")
+    program.signal(signal.SIGTERM)
+
+
+async def says(port: int, line: bytes) -> bytes:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(line)
+        return await stream.receive_some()
+
+
+async def sends_a_line(
+    program: Program, port: int, _folder: Path, *, answer: bytes = b"hello\n"
+) -> None:
+    assert await says(port, b"hello\n") == answer
+    program.signal(signal.SIGTERM)
+
+
+async def stops_it_in_the_midst_of_an_order(program: Program, port: int, _folder: Path) -> None:
+    async def order() -> None:
+        assert (await get(port)).status_code == 202
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(order)
+        await program.line_with("an order comes in")
+        program.signal(signal.SIGTERM)
+    await program.line_with("sent to ada@example.org")  # its task began after the signal
+
+
+async def looks_at_a_lame_duck(program: Program, port: int, _folder: Path) -> None:
+    async def asked(path: str) -> tuple[int, str | None]:
+        response = await get(port, path)
+        return response.status_code, response.headers.get("connection")
+
+    assert await asked("/readyz") == (200, None)
+    program.signal(signal.SIGTERM)
+    await program.line_with("stopping: SIGTERM received")
+    assert await asked("/readyz") == (503, "close")
+    assert await asked("/livez") == (200, "close")
+    assert await asked("/") == (200, "close")
+    program.signal(signal.SIGTERM)
+    await program.line_with("the lame duck ends early")
+
+
+async def has_it_reload(program: Program, port: int, folder: Path) -> None:
+    assert await says(port, b"") == b"Hello!\n"
+    program.signal(signal.SIGHUP)  # there is no file
+    await program.line_with("the handler of SIGHUP failed")
+    assert await says(port, b"") == b"Hello!\n"
+    await trio.Path(folder, "greeting.txt").write_text("Good evening!\n")
+    program.signal(signal.SIGHUP)
+    await program.line_with("the greeting is now: Good evening!")
+    assert await says(port, b"") == b"Good evening!\n"
+    program.signal(signal.SIGTERM)
+
+
+async def waits(_program: Program, _port: int, _folder: Path) -> None:
+    """It ends by itself."""
+
+
+CLIENTS: dict[str, Callable[[Program, int, Path], Awaitable[None]]] = {
+    "a_stop": waits,
+    "an_order": waits,
+    "background": stops_it_in_the_midst_of_an_order,
+    "django_app": asks_for_a_page,
+    "hypercorn_app": asks_for_a_page,
+    "order": partial(sends_a_line, answer=b"ok\n"),
+    "quart_app": asks_for_a_page,
+    "readiness": looks_at_a_lame_duck,
+    "reload": has_it_reload,
+    "starlette_app": asks_for_a_page,
+    "systemd_socket": sends_a_line,
+}
+
+
+@pytest.mark.parametrize(
+    "example", [e for e in EXAMPLES if not e.stem.startswith("test_")], ids=lambda e: e.stem
+)
+async def test_an_example_starts_serves_and_stops(example: Path, tmp_path: Path) -> None:
+    port = free_port()
+    source = await trio.Path(example).read_text(encoding="utf-8")
+    file = trio.Path(tmp_path, example.name)
+    await file.write_text(LOGGING + at_port(source, port), encoding="utf-8")
+    command = [str(file)]
+    if example.stem == "systemd_socket":
+        command = ["-c", AS_SYSTEMD_DOES, str(port), str(file)]
+    async with open_program(*command, cwd=tmp_path) as program:
+        if CLIENTS[example.stem] is not waits:
+            await program.line_with(": ready")
+        await CLIENTS[example.stem](program, port, tmp_path)
+        assert await program.exit_code() == 0, program.output
+    assert " stopped in " in program.output
+
+
+AS_SYSTEMD_DOES = """
+import os, socket, sys
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.executable, [sys.executable, "-u", sys.argv[2]])
+"""
+
+
+def test_the_example_of_tests_passes() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(DOCS / "examples" / "test_worker.py")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout
+
+
+async def test_the_stream_without_an_end_ends_at_a_stop() -> None:
+    (block,) = (block for block in GUIDE if "def events" in block.text)
+    port = free_port()
+    source = PRELUDE + block.text.replace(
+        "trio.sleep(1)", "trio.sleep_forever()"
+    )  # but for the stop
+    source += f"""
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+app = Starlette(routes=[Route("/", events)])
+sys.exit(run(HTTPListener(app, {port}, host="127.0.0.1"), grace=600))
+"""
+    url = f"http://127.0.0.1:{port}/"
+    async with (
+        open_program(source=source) as program,
+        httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as client,
+    ):
+        await program.line_with("group: ready")
+        async with client.stream("GET", url) as response:
+            chunks = response.aiter_text()
+            assert await anext(chunks) == "data: tick\n\n"
+            program.signal(signal.SIGTERM)
+            rest = "".join([chunk async for chunk in chunks])
+        assert rest.replace("data: tick\n\n", "") == ""
+        assert await program.exit_code() == 0
+        assert "1 drained, 0 cut" in program.output
+
+
+# What the pages say about the code.
+
+
+def logged() -> list[re.Pattern[str]]:
+    """What the library logs above DEBUG, on trio_run: a pattern for each line."""
+    patterns = []
+    package = Path(trio_run.__file__).parent
+    for file in [*package.glob("_*.py"), *package.glob("_listeners/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if ast.unparse(node.func.value) != "logger" or node.func.attr not in {
+                *("info", "warning", "error", "exception", "log"),
+            }:
+                continue
+            words = node.args[node.func.attr == "log"]
+            assert isinstance(words, ast.Constant)
+            text = words.value.replace("\n%s", "")
+            if text != "%s":  # the report
+                patterns.append(
+                    re.compile(
+                        re.sub(r"%(\.\d)?[a-z]", ".+", re.escape(text).replace(r"\.0", ".0"))
+                    )
+                )
+    assert len(patterns) > 15
+    return patterns
+
+
+def test_every_line_that_is_logged_is_in_the_reference_and_no_other() -> None:
+    page = (DOCS / "reference" / "log.rst").read_text(encoding="utf-8")
+    said = [
+        line.removesuffix(" ...") for line in re.findall(r"^``(.*)`` : [A-Z]+$", page, re.MULTILINE)
+    ]
+    for pattern in logged():
+        assert any(map(pattern.fullmatch, said)), pattern
+    for line in said:
+        assert any(pattern.fullmatch(line) for pattern in logged()), line
+
+
+def test_every_rule_is_on_the_page() -> None:
+    page = (DOCS / "rules.rst").read_text(encoding="utf-8")
+    rules = [str(number) for number in range(1, 23)] + [f"L{number}" for number in range(1, 11)]
+    assert re.findall(r"^\.\. _rule-(\w+):\n\n\*\*(\w+)\. ", page, re.MULTILINE) == [
+        (rule.lower(), rule) for rule in rules
+    ]
+
+
+def test_who_waits_for_the_process_waits_longer_than_the_watchdog() -> None:
+    options = inspect.signature(trio_run.run).parameters
+    ours = options["grace"].default + options["abort_after"].default
+    page = (DOCS / "deploy.rst").read_text(encoding="utf-8")
+    theirs = re.findall(
+        r"(?:TimeoutStopSec=|stop-timeout |stop_grace_period: |PeriodSeconds: )(\d+)", page
+    )
+    assert len(theirs) >= 6
+    assert all(int(seconds) > ours for seconds in theirs)
+    assert f"grace of {options['grace'].default:g} s" in page
+    assert f"abort_after of {options['abort_after'].default:g} s" in page
+    idle = inspect.signature(trio_run.HTTPListener).parameters["idle_timeout"].default
+    assert f"The default is {idle:g} s" in page
+
+
+# The build.
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built guide. Every link within it is looked at by Sphinx, and a warning is an error."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(DOCS, folder / "source", ignore=shutil.ignore_patterns("_build", "lesson_*"))
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n"]
+    built = subprocess.run(
+        [*command, str(folder / "source"), str(folder / "html")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    assert built.stderr == ""
+    return folder / "html"
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    documented = {
+        line.split()[0]
+        for line in zlib.decompress(inventory).decode().splitlines()
+        if line.split()[1].startswith("py:")
+    }
+    assert {f"trio_run.{name}" for name in trio_run.__all__} <= documented
+
+
+def test_every_lesson_is_a_page_with_what_is_to_be_typed(site: Path) -> None:
+    files = sorted(Path(lessons.__file__).parent.glob("lesson_*.py"))
+    assert [page.stem for page in sorted((site / "tutorial").glob("lesson_*.html"))] == [
+        file.stem for file in files
+    ]
+    page = (site / "tutorial" / "lesson_09_order.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]*>", "", page)
+    assert "9. Order: what must outlive what" in text
+    assert "echo bread | nc 127.0.0.1 7009 &amp; sleep 1; kill -TERM PID" in text
+    assert "class Ledger:" in text
+    assert "TRY" not in text
+
+
+def test_the_pictures_show_what_the_programs_do(site: Path) -> None:
+    page = (site / "rules.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<div class="picture">.*?</div>', page, re.DOTALL)
+    assert len(pictures) == 2
+    for picture, actors in zip(pictures, (3, 5), strict=True):
+        assert picture.count('<rect class="serves"') == actors
+        assert picture.count('<rect class="cut"') == 1
+    assert "the lame duck is over" in pictures[1]
+    assert 'class="picture"' in (site / "deploy.html").read_text(encoding="utf-8")
