@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_run")
 
 _STDERR = 2  # the descriptor: sys.stderr may be anything
+_SLACK = 0.25  # seconds, for what the group itself says of who hangs: it may be due at the same moment
 _SHORTEST, _LONGEST = 0.01, 1e9  # seconds: the timer takes neither 0 nor infinity
 
 
@@ -137,7 +138,7 @@ class _Watchdog:
         self._set(min(self._due, time.monotonic() + seconds + self._abort_after))
 
     def stop_is_over_in(self, seconds: float) -> None:
-        self._set(time.monotonic() + seconds + self._abort_after)
+        self._set(time.monotonic() + seconds + self._abort_after + _SLACK)
 
     def _set(self, due: float) -> None:
         self._due = due

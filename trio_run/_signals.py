@@ -67,6 +67,11 @@ class SignalReceiver:
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        """Receive signals, for the group that it is in. Started when it does.
+
+        Raises:
+          RuntimeError: if it is in no group, or not in the main thread.
+        """
         here = place.get()
         if here is None or not isinstance(here.inside, Member):
             raise RuntimeError("SignalReceiver stops the group it is in: add() it to one")
