@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 
-command = sys.argv[1] + " --port 0 --dir " + tempfile.mkdtemp()
+free_ports = " --port 0 --udp-port 0 --web-port 0 --tail-port 0"
+command = sys.argv[1] + free_ports + " --dir " + tempfile.mkdtemp()
 with subprocess.Popen(
     ["bash", "-c", command],
     stdout=subprocess.PIPE,

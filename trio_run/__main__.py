@@ -1,6 +1,11 @@
-"""``python -m trio_run``: run the skeleton application."""
+"""``python -m trio_run``: run the skeleton application; ``python -m trio_run new DIR``: begin one like it."""
 
 import sys
+
+if sys.argv[1:2] == ["new"]:
+    from .skeleton import new
+
+    sys.exit(new.main(sys.argv[2:]))
 
 from .skeleton.app import main
 

@@ -1,4 +1,4 @@
-"""serve_client: what a client may send, what it is answered, and what a stop does to the conversation."""
+"""serve_client, serve_datagram: what may be sent, what is answered, and what a stop does to a conversation."""
 
 import contextlib
 import logging
@@ -15,8 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_run import Group, Report, TCPListener
-from trio_run.skeleton.intake import MAX_LINE, LineSplitter, Refused, serve_client
+from trio_run import Group, Report, TCPListener, UDPListener
+from trio_run.skeleton.intake import (
+    MAX_LINE,
+    LineSplitter,
+    Refused,
+    serve_client,
+    serve_datagram,
+    source_of,
+)
 from trio_run.skeleton.store import NotStored, Store
 
 from ..process import TIMEOUT
@@ -36,11 +43,13 @@ class RecordingStore:
 
     def __init__(self, *, fails: bool = False) -> None:
         self.saved: list[list[str]] = []
+        self.sources: set[str] = set()
         self._fails = fails
 
-    async def save(self, lines: list[str]) -> range:
+    async def save(self, lines: list[str], source: str) -> range:
         if self._fails:
             raise NotStored
+        self.sources.add(source)
         first = 1 + sum(map(len, self.saved))
         self.saved.append(lines)
         return range(first, first + len(lines))
@@ -282,3 +291,52 @@ async def test_a_client_that_does_not_read_is_cut_when_the_grace_is_over(
                 await wait_all_tasks_blocked()
             service.group.stop()
     assert service.details()[1] == "0 drained, 1 cut"
+
+
+class Received:
+    """Stands in for a Datagram."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.address = ("192.0.2.7", 40000)
+
+
+async def test_a_datagram_is_one_line_or_more() -> None:
+    store = RecordingStore()
+    for data in (b"one", b"two\n", b"three\r\nfour", b"\n", b""):
+        await serve_datagram(store, Received(data))
+    assert store.saved == [["one"], ["two"], ["three", "four"], [""], []]
+    assert store.sources == {"udp:192.0.2.7"}
+
+
+async def test_what_can_not_be_stored_of_a_datagram_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = RecordingStore()
+    await serve_datagram(store, Received(b"one\n\xff\ntwo"))
+    assert store.saved == [["one", "two"]]
+    await serve_datagram(RecordingStore(fails=True), Received(b"one"))
+    assert caplog.messages == [
+        "a line from udp:192.0.2.7 was not stored: it is not UTF-8",
+        "a datagram from udp:192.0.2.7 was not stored: the store has stopped",
+    ]
+
+
+async def test_a_datagram_is_not_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        listener = UDPListener(partial(serve_datagram, service.store), 0, host="127.0.0.1")
+        member = service.group.add(listener, needs=service.group.members[:1])
+        await member.wait_ready()
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as client:
+            await client.connect(listener.addresses[0])
+            await client.send(b"one\ntwo\n")
+            service.group.stop()  # what the kernel has is handled
+            await member.wait_stopped()
+            with pytest.raises(BlockingIOError):
+                client._sock.recv(100)
+    assert stored_in(tmp_path) == {1: "one", 2: "two"}
+
+
+async def test_the_source_of_a_stream_that_has_no_peer_is_unknown() -> None:
+    _, theirs = memory_stream_pair()
+    assert source_of(theirs) == "unknown"

@@ -1,6 +1,7 @@
 """The skeleton under load: 500 clients that send without pause, and a stop at a random moment."""
 
 import random
+import re
 import signal
 import sqlite3
 from contextlib import closing
@@ -110,7 +111,8 @@ def check_clients(clients: list[Client], database: Path) -> None:
 async def test_no_acknowledged_line_is_lost_when_it_is_stopped_under_load(
     tmp_path: Path, round_number: int
 ) -> None:
-    arguments = ["--port", "0", "--dir", str(tmp_path), "--grace", str(GRACE)]
+    ports = ["--port", "0", "--udp-port", "0", "--web-port", "0", "--tail-port", "0"]
+    arguments = [*ports, "--dir", str(tmp_path), "--grace", str(GRACE)]
     async with open_program("-W", "error", "-c", COUNTED, *arguments) as program:
         port = await port_of(program)
         with trio.fail_after(TIMEOUT):
@@ -126,4 +128,6 @@ async def test_no_acknowledged_line_is_lost_when_it_is_stopped_under_load(
     assert " 0 cut" in program.output
     _, before, after = (await program.line_with("descriptors:")).split()
     assert before == after
+    (stored,) = re.findall(r"([\d,]+) lines stored, 0 waiting", program.output)
+    assert f" {stored} lines of 1 sources" in program.output  # what is counted is exact, too
     check_clients(clients, tmp_path / "lines.db")

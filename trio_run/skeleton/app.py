@@ -1,116 +1,185 @@
-"""main: what the program is made of, its command line, and what it says.
+"""main: what the program is made of, in what order it starts and stops, and what it says at the start.
 
-What happens to a line is decided in intake.py and store.py; when and how it all stops, by trio_run.
+What happens to a line is decided in intake.py and store.py, what can be set in config.py; how it all stops, by trio_run.
+
+The order. Each of these needs the next, so it starts after it, and stops before it:
+
+    the doors (TCP, TLS, Unix, UDP)  ->  web  ->  tail, counts, retention  ->  store
+
+A stop begins at the doors: they take no more clients, and finish with those that they have. The web goes after them, so that for as
+long as they drain a load balancer is answered, and told 503, and whoever looks at the page is told what is going on; it has been
+there before them, too, to say that they are not ready yet. Who follows the tail then gets the last line before goodbye. The store stops last,
+when nobody is left who could give it a line, or ask for one.
 """
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import logging
+import os
+import signal
+import sys
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trio_run import Group, TCPListener, run
+from trio_run import (
+    CannotStart,
+    Group,
+    HTTPListener,
+    SignalReceiver,
+    TCPListener,
+    UDPListener,
+    UnixListener,
+    WebSocketListener,
+    every,
+    run,
+)
 
-from .intake import serve_client
+from .config import Config, ConfigError, read_config
+from .counts import Counts
+from .intake import serve_client, serve_datagram
+from .logfile import LogFile
 from .store import Store
+from .tail import Tail
+from .web import Web
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    Listener = TCPListener | UDPListener | UnixListener | HTTPListener
 
 logger = logging.getLogger(__name__)
+
+_PROGRAM = f"python -m {__name__.partition('.')[0]}"
+_DAY = 24 * 60 * 60.0  # seconds
+_GOODBYE = 5.0  # seconds for who follows the tail to close: a phone that sleeps never does
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the log collector as this process; its exit code is returned."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-    )
     try:
-        group = _group(options)
-    except ValueError as exc:  # a port of 70000, a lame duck longer than the grace
-        parser.error(str(exc))
-    return run(group)
+        config = read_config(_PROGRAM, arguments, os.environ)
+        group = make_group(config, _set_up_logging(config))
+    except ConfigError as exc:
+        print(f"{_PROGRAM}: error: {exc}", file=sys.stderr)
+        return 2
+    except (CannotStart, ImportError) as exc:  # the log can't be written, an extra is not installed
+        print(exc, file=sys.stderr)
+        return 1
+    return run(group, signals=())  # it has a receiver of its own, which knows SIGHUP too
 
 
-def _group(options: argparse.Namespace) -> Group:
-    """Who runs, and who needs whom: the store is ready before the first client, and stops after the last."""
-    group = Group(name="collector", grace=options.grace, lame_duck=options.lame_duck)
-    store = Store(options.dir)
-    intake = TCPListener(
-        partial(serve_client, store),
-        options.port,
-        host=options.host,
-        max_connections=options.max_connections,
-        name="intake",
+def make_group(config: Config, log_file: LogFile | None = None) -> Group:
+    """Who runs, and who needs whom.
+
+    Raises:
+      ConfigError: if the certificate is none.
+      ImportError: if an extra is not installed.
+    """
+    group = Group(name="collector", grace=config.grace, lame_duck=config.lame_duck)
+    group.add(SignalReceiver(handlers=_at_sighup(log_file)))
+
+    counts = Counts()
+    tail = Tail()
+    store = Store(config.dir, publish=[counts.add, tail.publish])
+    ws = WebSocketListener(
+        tail.serve, config.tail_port, host=config.host, name="tail", grace=_GOODBYE
     )
+    web = Web(group, store, counts, tail, ws)
+    http = HTTPListener(web, config.web_port, host=config.host, name="web")
+    doors = _doors(config, store)
+    old = config.retention * _DAY
+    ticker = every(max(1.0, min(60.0, old)), store.delete_older_than, old)
+
     storing = group.add(store)
-    listening = group.add(intake, needs=[storing])
-    group.add(
-        partial(_greet, intake, store), name="greeting", needs=[listening], on_return="ignore"
-    )
+    behind = [
+        group.add(counts, needs=[storing]),
+        group.add(ticker, name="retention", needs=[storing]),
+        group.add(ws, needs=[storing]),
+    ]
+    serving = group.add(http, needs=behind)
+    opened = [group.add(door, needs=[serving]) for door in doors]
+    ways = {
+        **doors,
+        http: "see the lines: http://{at}/",
+        ws: "follow them: python -m websockets ws://{at}/ (pip install websockets)",
+    }
+    greet = partial(_greet, store, ways)
+    group.add(greet, name="greeting", needs=opened, on_return="ignore")
     return group
 
 
-async def _greet(intake: TCPListener, store: Store) -> None:
+def _doors(config: Config, store: Store) -> dict[Listener, str]:
+    """Where lines come in, and how to try it."""
+    serve = partial(serve_client, store)
+    host, most = config.host, config.max_connections
+    tcp = TCPListener(serve, config.port, host=host, max_connections=most, name="tcp")
+    udp = UDPListener(partial(serve_datagram, store), config.udp_port, host=host, name="udp")
+    doors: dict[Listener, str] = {
+        tcp: "send it a line: echo hello | nc -N {host} {port}",
+        udp: "over UDP: echo hello | nc -u -w 1 {host} {port}",
+    }
+    context = config.tls_context()
+    if context is not None:
+        tls = TCPListener(
+            serve,
+            config.tls_port,
+            host=host,
+            ssl_context=context,
+            max_connections=most,
+            name="tls",
+        )
+        doors[tls] = "over TLS, typed: openssl s_client -quiet -connect {at}"
+    if config.unix is not None:
+        unix = UnixListener(serve, config.unix, max_connections=most, name="unix")
+        doors[unix] = "over the Unix socket: echo hello | nc -NU {path}"
+    return doors
+
+
+async def _greet(store: Store, ways: Mapping[Listener, str]) -> None:
     """Say where it listens, now that it does, and how to try it."""
-    host, port = intake.addresses[0][:2]
-    address = ipaddress.ip_address(host)
-    logger.info("listening on %s port %d, storing in %s", host, port, store.path)
-    if address.is_unspecified:  # every interface: this one is at hand
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    logger.info("send it a line: echo hello | nc -N %s %d", host, port)
+    logger.info("lines are stored in %s", store.path)
+    for listener, how in ways.items():
+        logger.info("%s", how.format(**_place(listener.addresses[0])))
+    logger.info("stop it: Ctrl-C, or kill -TERM %d", os.getpid())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trio_run",
-        description="A small log collector: stores each line that it gets over TCP in SQLite, "
-        "and then answers it with 'ok <id>'. Ctrl-C stops it gracefully.",
+def _place(address: Any) -> dict[str, object]:
+    """An address, for commands to paste."""
+    if not isinstance(address, tuple):
+        return {"path": address}
+    host, port = address[:2]
+    ip = ipaddress.ip_address(host)
+    if ip.is_unspecified:  # every interface: this one is at hand
+        host = "127.0.0.1" if ip.version == 4 else "::1"
+    return {
+        "host": host,
+        "port": port,
+        "at": f"{host}:{port}" if ip.version == 4 else f"[{host}]:{port}",
+    }
+
+
+def _set_up_logging(config: Config) -> LogFile | None:
+    """To stderr, or to a file."""
+    log_file = LogFile(config.log_file) if config.log_file else None
+    logging.basicConfig(
+        level=logging.DEBUG if config.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S" if log_file else "%H:%M:%S",
+        handlers=[log_file or logging.StreamHandler()],
     )
-    option = parser.add_argument
-    option(
-        "--host",
-        default="127.0.0.1",
-        help="the address or name to listen on (default: %(default)s)",
-    )
-    option(
-        "--port",
-        type=int,
-        default=7000,
-        help="the port to listen on; 0 takes a free one (default: %(default)s)",
-    )
-    option(
-        "--dir",
-        type=Path,
-        default=Path("trio-run-data"),
-        help="where the database is, lines.db; made if there is none (default: %(default)s)",
-    )
-    option(
-        "--grace",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="how long a stop may take; what still runs then is cut (default: %(default)s)",
-    )
-    option(
-        "--lame-duck",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="how long to go on serving once asked to stop; part of the grace (default: %(default)s)",
-    )
-    option(
-        "--max-connections",
-        type=int,
-        metavar="N",
-        help="how many clients to serve at once; more wait their turn (default: no limit)",
-    )
-    option("--verbose", action="store_true", help="log details as well")
-    return parser
+    if not config.verbose:  # a page that is open asks every few seconds
+        logging.getLogger("trio_run.access").setLevel(logging.WARNING)
+    return log_file
+
+
+def _at_sighup(log_file: LogFile | None) -> dict[signal.Signals, Callable[[], None]]:
+    """What SIGHUP does, on a platform that has it: without us, it would end the process."""
+
+    def reopen() -> None:
+        if log_file is None:
+            logger.info("there is no log file to reopen")
+        else:
+            log_file.reopen()
+
+    return {signum: reopen for signum in signal.Signals if signum.name == "SIGHUP"}

@@ -1,4 +1,4 @@
-"""Store: the actor that owns the database, and writes lines in batches.
+"""Store: the actor that owns the database: it writes lines in batches, finds them again, and forgets the old ones.
 
 Decides when a line is stored: when its transaction has been committed, and not before. What a line is, and
 what its sender is told, is decided in intake.py.
@@ -9,6 +9,9 @@ intake that waits doesn't read, its clients wait too.
 
 A batch is stored as a whole or not at all. A cancel can't come between: Trio doesn't give up a thread that has
 begun, so a commit is waited for, and what it did is known. What was not committed is never said to be.
+
+Who reads has a connection of its own, and holds up no commit: SQLite's log (WAL) shows it the database as it was
+when it began. Old lines are deleted few at a time, and commits take their turn in between.
 """
 
 from __future__ import annotations
@@ -16,29 +19,35 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
-from trio_run import CannotStart, Cause
+from trio_run import CannotStart, Cause, stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 _MOST_GATHERED = 10_000  # lines in a batch; then callers wait
-_ROWS = 500  # in one statement
+_ROWS = 300  # in one statement: SQLite takes 999 values at the least
+_DELETED_AT_ONCE = 1_000  # lines; then commits have their turn
 _LOCKED_TIMEOUT = (
     1.0  # seconds that a try waits for another program: a hard cancel waits for it too
 )
+_SEARCH_TIMEOUT = 3.0  # seconds: no search can hold up a stop for longer
 
 # AUTOINCREMENT: an id is never used twice, and the ids of one transaction follow each other.
 _TABLE = """\
 CREATE TABLE lines (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
-  received TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')),
+  received TEXT NOT NULL,
+  source TEXT NOT NULL,
   text TEXT NOT NULL
 )"""
 
@@ -53,9 +62,22 @@ class NotStored(Exception):
     """The store stopped before these lines were committed: their sender has to send them again."""
 
 
+class SearchTooLong(Exception):
+    """A search was given up: there are too many lines to look at, and too few that match."""
+
+
+class Line(NamedTuple):
+    """A line that is stored."""
+
+    id: int
+    received: str  # when: UTC, as ISO 8601 has it
+    source: str  # who sent it: see intake.py
+    text: str
+
+
 class _Batch:
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.rows: list[tuple[str, str, str]] = []  # a Line each, but for its id
         self.first_id: int | None = None  # known once it is committed
         self.taken = trio.Event()  # it gathers no more
         self.settled = trio.Event()  # committed, or never going to be
@@ -64,27 +86,39 @@ class _Batch:
 class Store:
     """Keeps lines in the file ``lines.db`` of a directory.
 
-    Whoever calls :meth:`save` should ``needs`` this actor: it is then interrupted after them, and has nothing left to
+    Whoever calls it should ``needs`` this actor: it is then interrupted after them, and has nothing left to
     do but to write what they left.
+
+    Args:
+      directory: where the file is; made if there is none.
+      publish: functions to call with each batch once it is committed, before its senders are told. They are plain
+        functions, and quick: the next commit waits for them.
     """
 
     name = "store"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, publish: Sequence[Callable[[Sequence[Line]], object]] = ()
+    ) -> None:
         self.path = directory / "lines.db"
+        self._publish = publish
         self._gathering = _Batch()
         self._wake_up = trio.Event()  # there is something to write, or it is time to stop
         self._interrupted = False
         self._closed = False
         self._stored = 0
         self._waiting = 0
+        # Two connections, each used by one thread at a time.
+        self._writing, self._reading = trio.Lock(), trio.Lock()
+        self._writer: sqlite3.Connection
+        self._reader: sqlite3.Connection
 
     @property
     def status(self) -> str:
         """One line for the log and the report."""
         return f"{self._stored:,} lines stored, {self._waiting:,} waiting"
 
-    async def save(self, lines: Sequence[str]) -> range:
+    async def save(self, lines: Sequence[str], source: str) -> range:
         """Store these lines, and return when they are committed: their ids, in order.
 
         Cancelled meanwhile, they may be stored or not, but all or none of them.
@@ -96,13 +130,14 @@ class Store:
             return range(0)
         self._waiting += len(lines)
         try:
-            while len(self._gathering.lines) >= _MOST_GATHERED and not self._closed:
+            while len(self._gathering.rows) >= _MOST_GATHERED and not self._closed:
                 await self._gathering.taken.wait()
             if self._closed:
                 raise NotStored
             batch = self._gathering
-            place = len(batch.lines)
-            batch.lines += lines
+            place = len(batch.rows)
+            received = _time(datetime.now(UTC))
+            batch.rows += [(received, source, line) for line in lines]
             self._wake_up.set()
             await batch.settled.wait()
         finally:
@@ -112,16 +147,42 @@ class Store:
         first_id = batch.first_id + place
         return range(first_id, first_id + len(lines))
 
+    async def latest(self, limit: int, containing: str = "") -> list[Line]:
+        """The last lines, the newest first; those that contain a text, whatever the case of its letters (A to Z).
+
+        Raises:
+          SearchTooLong: if it takes too long to find them.
+        """
+        async with self._reading:
+            return await trio.to_thread.run_sync(_latest, self._reader, limit, containing)
+
+    async def delete_older_than(self, seconds: float) -> int:
+        """Delete the lines that were received longer ago than that; how many is returned.
+
+        It can wait: asked to stop, it leaves the rest to the next run.
+        """
+        since = _time(datetime.fromtimestamp(max(0.0, time.time() - seconds), UTC))
+        async with self._reading:
+            first_kept = await trio.to_thread.run_sync(_first_since, self._reader, since)
+        deleted = 0
+        while not stopping() and (count := await self._write(_delete_some, first_kept)):
+            deleted += count
+        if deleted:
+            logger.info("deleted %d lines received before %s", deleted, since)
+        return deleted
+
     async def execute(self, *, task_status: trio.TaskStatus[None]) -> None:
-        # One connection, used by one thread at a time: this task waits for each before it starts the next.
-        database = await trio.to_thread.run_sync(self._open)
+        self._writer, self._reader = await trio.to_thread.run_sync(self._open)
         try:
             task_status.started()
             while batch := await self._next_batch():
                 try:
-                    batch.first_id = await self._commit(database, batch.lines)
-                    self._stored += len(batch.lines)
-                    logger.debug("committed %d lines: %s", len(batch.lines), self.status)
+                    lines = await self._write(_insert, batch.rows)
+                    batch.first_id = lines[0].id
+                    self._stored += len(lines)
+                    logger.debug("committed %d lines: %s", len(lines), self.status)
+                    for publish in self._publish:
+                        publish(lines)
                 finally:
                     batch.settled.set()
         finally:
@@ -129,7 +190,9 @@ class Store:
             self._gathering.taken.set()
             self._gathering.settled.set()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(database.close)
+                async with self._reading, self._writing:
+                    self._reader.close()  # first: the last to close tidies up, and has to write
+                    await trio.to_thread.run_sync(self._writer.close)
 
     def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
         """Write what has gathered, and return."""
@@ -138,7 +201,7 @@ class Store:
 
     async def _next_batch(self) -> _Batch | None:
         """Wait until there is something to write; None if there is not and it is time to stop."""
-        while not self._gathering.lines:
+        while not self._gathering.rows:
             if self._interrupted:
                 return None
             self._wake_up = trio.Event()
@@ -147,12 +210,15 @@ class Store:
         batch.taken.set()
         return batch
 
-    async def _commit(self, database: sqlite3.Connection, lines: list[str]) -> int:
-        """Commit these lines; the id of the first is returned."""
+    async def _write(self, function: Callable[[sqlite3.Connection, Any], T], what: object) -> T:
+        """Call this in a thread, as a transaction; again and again while another program has the database locked."""
         locked = False
         while True:
             try:
-                return await trio.to_thread.run_sync(_insert, database, lines)
+                async with (
+                    self._writing
+                ):  # whoever waits has it next: a commit comes between two deletions
+                    return await trio.to_thread.run_sync(function, self._writer, what)
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
@@ -160,9 +226,9 @@ class Store:
                     logger.warning("%s is locked by another program: waiting for it", self.path)
                 locked = True
 
-    def _open(self) -> sqlite3.Connection:
-        """Open the database, or make it. In a thread."""
-        elsewhere = "choose another directory with --dir"
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """Open the database, or make it; and again, for reading. In a thread."""
+        elsewhere = "choose another directory with --dir or COLLECTOR_DIR"
         directory = self.path.parent
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -175,7 +241,8 @@ class Store:
         give_up = time.monotonic() + _LOCKED_TIMEOUT
         while True:
             try:
-                return _open_database(self.path)
+                writer = _open_database(self.path)
+                return writer, sqlite3.connect(self.path, check_same_thread=False)
             except _NotOurs as exc:
                 raise CannotStart(
                     f"cannot use {self.path}: it is the database of another program; {elsewhere}"
@@ -222,8 +289,15 @@ def _tables(database: sqlite3.Connection) -> list[str]:
     return [sql for (sql,) in database.execute(query)]
 
 
-def _insert(database: sqlite3.Connection, lines: list[str]) -> int:
-    """Insert these lines in one transaction; the id of the first is returned. In a thread.
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# What follows is called in a thread.
+
+
+def _insert(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> list[Line]:
+    """Insert these in one transaction.
 
     With many rows to a statement: sqlite3 gives the interpreter lock away for each statement, and in a busy
     process has to wait for it. A statement for each row was a hundred times slower there.
@@ -231,10 +305,57 @@ def _insert(database: sqlite3.Connection, lines: list[str]) -> int:
     last_id = 0
     with database:
         database.execute("BEGIN IMMEDIATE")
-        for start in range(0, len(lines), _ROWS):
-            rows = lines[start : start + _ROWS]
-            values = ", ".join(["(?)"] * len(rows))
-            inserted = database.execute(f"INSERT INTO lines (text) VALUES {values}", rows)
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            places = ", ".join(["(?, ?, ?)"] * len(some))
+            values = [value for row in some for value in row]
+            inserted = database.execute(
+                f"INSERT INTO lines (received, source, text) VALUES {places}", values
+            )
             assert inserted.lastrowid is not None
             last_id = inserted.lastrowid
-    return last_id - len(lines) + 1
+    return [Line(line_id, *row) for line_id, row in enumerate(rows, start=last_id - len(rows) + 1)]
+
+
+def _latest(database: sqlite3.Connection, limit: int, containing: str) -> list[Line]:
+    pattern = "".join(f"\\{char}" if char in "\\%_" else char for char in containing)
+    query = "SELECT id, received, source, text FROM lines"
+    values: list[object] = [limit]
+    if containing:
+        query += " WHERE text LIKE ? ESCAPE '\\'"
+        values.insert(0, f"%{pattern}%")
+    give_up = time.monotonic() + _SEARCH_TIMEOUT
+    database.set_progress_handler(lambda: time.monotonic() > give_up, 10_000)
+    try:
+        rows = database.execute(query + " ORDER BY id DESC LIMIT ?", values).fetchall()
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise SearchTooLong from None
+    finally:
+        database.set_progress_handler(None, 0)
+    return [Line(*row) for row in rows]
+
+
+def _first_since(database: sqlite3.Connection, since: str) -> int:
+    """The id of the first line that was received since then, or of the next to come.
+
+    Lines come in the order of time, so that all before it are older, and no others have to be looked at. Where the clock was set
+    back, some stay a little longer.
+    """
+    row = database.execute(
+        "SELECT coalesce((SELECT id FROM lines WHERE received >= ? ORDER BY id LIMIT 1),"
+        " (SELECT max(id) + 1 FROM lines), 0)",
+        [since],
+    ).fetchone()
+    return int(row[0])
+
+
+def _delete_some(database: sqlite3.Connection, first_kept: int) -> int:
+    """Delete some of the lines before that one; how many is returned."""
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        return database.execute(
+            "DELETE FROM lines WHERE id IN (SELECT id FROM lines WHERE id < ? ORDER BY id LIMIT ?)",
+            [first_kept, _DELETED_AT_ONCE],
+        ).rowcount
