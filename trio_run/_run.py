@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_run")
 
 _STDERR = 2  # the descriptor: sys.stderr may be anything
-_SLACK = 0.25  # seconds, for what the group itself says of who hangs: it may be due at the same moment
+_SLACK = 0.25  # seconds for what the group says of who hangs, where that is due just then
 _SHORTEST, _LONGEST = 0.01, 1e9  # seconds: the timer takes neither 0 nor infinity
 
 
