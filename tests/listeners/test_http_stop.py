@@ -250,12 +250,45 @@ async def test_rule_10_connected_and_silent_a_client_sees_the_end_at_once(
     async with where.serving(app) as server, where.connected(server) as client:
         if isinstance(client.stream, trio.SSLStream):
             await client.stream.do_handshake()
-        await wait_all_tasks_blocked()
+        await trio.sleep(1)
         began = trio.current_time()
         server.group.stop()
         await is_ended(client)
         await server.ended.wait()
         assert trio.current_time() == began
+    drained(server, 1)
+
+
+async def test_a_client_that_has_only_just_come_may_still_send_its_request(
+    where: Where, clock: MockClock
+) -> None:
+    """It is on its way when the stop begins: clients that open a connection for each request do that."""
+    app = App()
+    async with where.serving(app) as server, where.connected(server) as client:
+        if isinstance(client.stream, trio.SSLStream):
+            await client.stream.do_handshake()
+        await wait_all_tasks_blocked()
+        server.group.stop()
+        await trio.sleep(0.3)
+        assert (await client.ask(request("GET /echo HTTP/1.1"))).status == 200
+        await is_ended(client)
+        await server.ended.wait()
+    drained(server, 1)
+
+
+async def test_a_client_that_has_only_just_come_and_says_nothing_is_not_waited_for_long(
+    where: Where, clock: MockClock
+) -> None:
+    app = App()
+    async with where.serving(app) as server, where.connected(server) as client:
+        if isinstance(client.stream, trio.SSLStream):
+            await client.stream.do_handshake()
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        server.group.stop()
+        await is_ended(client)
+        assert 0 < trio.current_time() - began <= 0.5
+        await server.ended.wait()
     drained(server, 1)
 
 

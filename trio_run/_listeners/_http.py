@@ -33,7 +33,8 @@ class HTTPListener:
     app's own message. One that raises later stops the listener, and is its failure.
 
     Interrupted, the listener serves the clients that the kernel has already accepted, closes its sockets, closes idle
-    connections at once, and answers the requests in flight whole, uploads included, with ``Connection: close``. An open
+    connections at once (one that was only just opened has half a second for its first request), and answers the
+    requests in flight whole, uploads included, with ``Connection: close``. An open
     WebSocket gets Close 1001 (going away), and its app ``websocket.disconnect`` with that code, when it has answered the
     message that it has in hand: that is, when it asks for the next. When the last connection has ended, and the app has
     returned from each, its lifespan shuts down. What still runs when the grace is over is cut. While the group is a

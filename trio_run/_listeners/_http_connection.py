@@ -22,6 +22,7 @@ from ._http_protocol import Event, Headers, Protocol, Refusal, error_response
 from ._http_request import read_scope, wants_websocket
 from ._http_service import access_logger
 from ._http_websocket import WebSocket
+from ._stream import _FIRST_REQUEST
 
 if TYPE_CHECKING:
     from ._http_service import Service
@@ -35,7 +36,16 @@ _SKIP_BODY = 2.0  # seconds for those
 class HTTPConnection:
     """A connection, request by request."""
 
-    __slots__ = ("_addresses", "_connection", "_protocol", "_service", "_stream", "_websocket")
+    __slots__ = (
+        "_addresses",
+        "_began",
+        "_connection",
+        "_protocol",
+        "_service",
+        "_stream",
+        "_waiting",
+        "_websocket",
+    )
 
     def __init__(
         self, service: Service, connection: Connection, stream: Connection | TLSConnection
@@ -45,16 +55,20 @@ class HTTPConnection:
         self._stream = stream
         self._protocol = Protocol()
         self._addresses: dict[str, Any] | None = None
+        self._began = trio.current_time()
+        self._waiting = trio.CancelScope()  # for a request
         self._websocket: WebSocket | None = None  # what has become of it
 
     async def serve(self) -> None:
         connection = self._connection
         connection.send_timeout = self._service.idle_timeout
+        connection.at_end = self._wait_no_longer
         keep = True
         while keep:
             # The next may have come with the one before.
             if not self._protocol.ahead and not await self._wait_for_request():
                 return
+            connection.at_end = None
             with busy():
                 keep = await self._answer()
             if self._websocket is not None:
@@ -67,7 +81,7 @@ class HTTPConnection:
     async def _wait_for_request(self) -> bool:
         """Wait for the first bytes of one. False if the client leaves, is told to, or stays silent."""
         with (
-            trio.move_on_after(self._service.idle_timeout),
+            trio.move_on_after(self._service.idle_timeout) as self._waiting,
             contextlib.suppress(trio.BrokenResourceError),
         ):
             # Empty lines before a request are none.
@@ -76,6 +90,10 @@ class HTTPConnection:
                     self._protocol.receive_data(bytes(data))
                     return True
         return False
+
+    def _wait_no_longer(self) -> None:
+        """Told to end before its first request: a client that has only just come is about to send it."""
+        self._waiting.deadline = min(self._waiting.deadline, self._began + _FIRST_REQUEST)
 
     async def _answer(self) -> bool:
         """One request and its response. Returns whether there may be another."""
