@@ -501,3 +501,10 @@ def test_the_commands_to_paste_have_an_address_that_can_be_connected_to(
     address: tuple[str, int] | str, place: dict[str, object]
 ) -> None:
     assert app._place(address) == place
+
+
+def test_the_doors_leave_some_of_the_grace_to_those_that_stop_after_them(tmp_path: Path) -> None:
+    config = Config(dir=tmp_path, grace=20, lame_duck=10)
+    graces = {member.name: member.grace for member in app.make_group(config).members}
+    assert graces["tcp"] == graces["udp"] == 7
+    assert graces["store"] is None

@@ -313,11 +313,11 @@ async def test_what_can_not_be_stored_of_a_datagram_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = RecordingStore()
-    await serve_datagram(store, Received(b"one\n\xff\ntwo"))
+    await serve_datagram(store, Received(b"one\n\xff\ntwo\n\xfe"))
     assert store.saved == [["one", "two"]]
     await serve_datagram(RecordingStore(fails=True), Received(b"one"))
     assert caplog.messages == [
-        "a line from udp:192.0.2.7 was not stored: it is not UTF-8",
+        "2 of the lines from udp:192.0.2.7 not stored: it is not UTF-8",
         "a datagram from udp:192.0.2.7 was not stored: the store has stopped",
     ]
 

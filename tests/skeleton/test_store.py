@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -614,10 +615,10 @@ async def test_what_was_not_committed_is_not_published(tmp_path: Path) -> None:
 async def test_cut_it_closes_only_when_who_reads_has_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_slowly(database: sqlite3.Connection, limit: int, containing: str) -> list[Line]:
+    def read_slowly(*asked: Any) -> list[Line]:
         trio.from_thread.run_sync(reading.set)
         assert may_read.wait(TIMEOUT)
-        return latest(database, limit, containing)
+        return latest(*asked)
 
     async def read() -> None:
         found.extend(await store.latest(10))
@@ -636,3 +637,38 @@ async def test_cut_it_closes_only_when_who_reads_has_read(
             nursery.cancel_scope.cancel()
             readers.start_soon(trio.to_thread.run_sync, may_read.set)
     assert [line.text for line in found] == ["one"]
+
+
+async def test_a_line_from_the_future_keeps_no_others(tmp_path: Path) -> None:
+    async with running(tmp_path) as store:
+        insert_old(tmp_path, 3)
+        with closing(sqlite3.connect(tmp_path / "lines.db")) as database:
+            database.execute("UPDATE lines SET received = '2199-01-01' WHERE id = 1")
+            database.commit()
+        assert await store.delete_older_than(3600) == 3
+
+
+async def test_what_is_found_is_bounded_in_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_MOST_FOUND", 1000)
+    async with running(tmp_path) as store:
+        await store.save(["x" * 400] * 10, "test")
+        assert len(await store.latest(10)) == 3
+
+
+async def test_a_search_that_waits_too_long_for_its_turn_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else many of them would hold up a stop, one after the other."""
+    monkeypatch.setattr(store_module, "_SEARCH_TIMEOUT", 0.0)
+    async with running(tmp_path) as store:
+        await store.save(["x"] * 9_000, "test")
+        with pytest.raises(SearchTooLong):
+            await store.latest(10, "nowhere")
+
+
+def test_a_large_transaction_needs_no_place_for_temporary_files(tmp_path: Path) -> None:
+    """In a container there may be none that can be written to."""
+    with closing(store_module._open_database(tmp_path / "lines.db")) as database:
+        assert database.execute("PRAGMA temp_store").fetchone() == (2,)  # MEMORY

@@ -17,6 +17,7 @@ from trio_websocket import (
 )
 
 from trio_run import Group, WebSocketListener
+from trio_run.skeleton import tail as tail_module
 from trio_run.skeleton.store import Line
 from trio_run.skeleton.tail import Tail
 
@@ -188,3 +189,9 @@ async def test_our_page_knows_it() -> None:
         service.tail.publish(lines(1))
         assert await receive(websocket) == ([1], 0)
         assert Tail().path != Tail().path
+
+
+def test_a_message_of_long_lines_has_fewer_of_them() -> None:
+    listener = tail_module._Listener()
+    listener.put(lines(1, 5, "x" * 2**17))
+    assert [len(json.loads(listener._take())["lines"]) for _ in range(3)] == [2, 2, 1]

@@ -117,6 +117,13 @@ async def test_lines_can_be_searched_and_limited(tmp_path: Path) -> None:
             assert len((await service.ask(target)).json["lines"]) == count, target
 
 
+@pytest.mark.parametrize("search", ["x" * 1001, "a%00b"])
+async def test_a_search_that_finds_nothing_ever_is_400(tmp_path: Path, search: str) -> None:
+    async with serving(tmp_path) as service:
+        answer = await service.ask(f"/lines?search={search}")
+        assert answer.status == 400
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "many", "", "1.5", "9" * 5000])
 async def test_a_limit_that_cannot_be_right_is_400(tmp_path: Path, limit: str) -> None:
     async with serving(tmp_path) as service:

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _PROGRAM = f"python -m {__name__.partition('.')[0]}"
 _DAY = 24 * 60 * 60.0  # seconds
+_DOORS_SHARE = 0.7  # of the grace; the others need some of it after them
 _GOODBYE = 5.0  # seconds for who follows the tail to close: a phone that sleeps never does
 
 
@@ -113,8 +114,12 @@ def _doors(config: Config, store: Store) -> dict[Listener, str]:
     """Where lines come in, and how to try it."""
     serve = partial(serve_client, store)
     host, most = config.host, config.max_connections
-    tcp = TCPListener(serve, config.port, host=host, max_connections=most, name="tcp")
-    udp = UDPListener(partial(serve_datagram, store), config.udp_port, host=host, name="udp")
+    # A client that does not read its answers is cut before the rest of the stop has lost its time.
+    grace = _DOORS_SHARE * (config.grace - config.lame_duck)
+    tcp = TCPListener(serve, config.port, host=host, max_connections=most, name="tcp", grace=grace)
+    udp = UDPListener(
+        partial(serve_datagram, store), config.udp_port, host=host, name="udp", grace=grace
+    )
     doors: dict[Listener, str] = {
         tcp: "send it a line: echo hello | nc -N {host} {port}",
         udp: "over UDP: echo hello | nc -u -w 1 {host} {port}",
@@ -128,10 +133,11 @@ def _doors(config: Config, store: Store) -> dict[Listener, str]:
             ssl_context=context,
             max_connections=most,
             name="tls",
+            grace=grace,
         )
         doors[tls] = "over TLS, typed: openssl s_client -quiet -connect {at}"
     if config.unix is not None:
-        unix = UnixListener(serve, config.unix, max_connections=most, name="unix")
+        unix = UnixListener(serve, config.unix, max_connections=most, name="unix", grace=grace)
         doors[unix] = "over the Unix socket: echo hello | nc -NU {path}"
     return doors
 

@@ -1,7 +1,7 @@
 """Counts: the background task that counts lines by their source.
 
 Decides what is counted, and that nobody waits for it: the store hands over what it has committed and goes on. Asked
-to stop, it counts what it was handed, and returns: so in the end it has counted every line that was stored.
+to stop, it counts what it was handed, and returns: so in the end it has counted every line that was stored until then.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._by_source: Counter[str] = Counter()
-        # No bound: what waits in it is in memory already, and is soon counted.
+        # No bound: the store hands over no faster than it commits, and counting is quicker.
         self._handed, self._due = trio.open_memory_channel[Sequence[Line]](math.inf)
 
     @property

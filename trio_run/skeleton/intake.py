@@ -79,9 +79,10 @@ async def serve_datagram(store: Store, datagram: Datagram) -> None:
     source = f"udp:{datagram.address[0]}"
     splitter = LineSplitter()
     lines = splitter.feed(datagram.data) + splitter.end()
-    for line in lines:
-        if isinstance(line, Refused):
-            logger.warning("a line from %s was not stored: %s", source, line.reason)
+    refused = [line for line in lines if isinstance(line, Refused)]
+    if refused:  # one line of log: else a datagram could fill it
+        count, reason = len(refused), refused[0].reason
+        logger.warning("%d of the lines from %s not stored: %s", count, source, reason)
     try:
         await store.save([line for line in lines if isinstance(line, str)], source)
     except NotStored:

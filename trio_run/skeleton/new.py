@@ -35,7 +35,9 @@ SPARE = 5.0  # from the last moment that the program may still run to that of th
 
 # Names of modules that the copy, or its tests, would import in vain if it had them itself.
 _TAKEN = sys.stdlib_module_names | {
-    *("h11", "pytest", "pytest_trio", "tests", "trio", "trio_run", "trio_websocket", "wsproto")
+    *("h11", "trio", "trio_run", "trio_websocket", "wsproto"),
+    *("attr", "attrs", "idna", "outcome", "sniffio", "sortedcontainers"),  # Trio's own
+    *("iniconfig", "packaging", "pluggy", "pygments", "pytest", "pytest_trio", "tests"),
 }
 # An identifier that is also a name to PyPI, systemd and, its underscores aside, to Kubernetes.
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_]{0,38}[A-Za-z0-9])?")

@@ -40,6 +40,7 @@ _DELETED_AT_ONCE = 1_000  # lines; then commits have their turn
 _LOCKED_TIMEOUT = (
     1.0  # seconds that a try waits for another program: a hard cancel waits for it too
 )
+_MOST_FOUND = 2**22  # characters in one answer, and a line
 _SEARCH_TIMEOUT = 3.0  # seconds: no search can hold up a stop for longer
 
 # AUTOINCREMENT: an id is never used twice, and the ids of one transaction follow each other.
@@ -153,8 +154,9 @@ class Store:
         Raises:
           SearchTooLong: if it takes too long to find them.
         """
+        give_up = time.monotonic() + _SEARCH_TIMEOUT  # the wait for its turn included
         async with self._reading:
-            return await trio.to_thread.run_sync(_latest, self._reader, limit, containing)
+            return await trio.to_thread.run_sync(_latest, self._reader, limit, containing, give_up)
 
     async def delete_older_than(self, seconds: float) -> int:
         """Delete the lines that were received longer ago than that; how many is returned.
@@ -274,6 +276,8 @@ def _open_database(path: Path) -> sqlite3.Connection:
         # acknowledged line survives the death of this process, and that of the machine.
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        # What a large transaction needs beside the database: there may be no other place to write to.
+        database.execute("PRAGMA temp_store = MEMORY")
         with database:
             database.execute("BEGIN IMMEDIATE")
             if not _tables(database):  # another process may just have made it
@@ -317,36 +321,43 @@ def _insert(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) 
     return [Line(line_id, *row) for line_id, row in enumerate(rows, start=last_id - len(rows) + 1)]
 
 
-def _latest(database: sqlite3.Connection, limit: int, containing: str) -> list[Line]:
+def _latest(
+    database: sqlite3.Connection, limit: int, containing: str, give_up: float
+) -> list[Line]:
     pattern = "".join(f"\\{char}" if char in "\\%_" else char for char in containing)
     query = "SELECT id, received, source, text FROM lines"
     values: list[object] = [limit]
     if containing:
         query += " WHERE text LIKE ? ESCAPE '\\'"
         values.insert(0, f"%{pattern}%")
-    give_up = time.monotonic() + _SEARCH_TIMEOUT
+    lines: list[Line] = []
+    size = 0
     database.set_progress_handler(lambda: time.monotonic() > give_up, 10_000)
     try:
-        rows = database.execute(query + " ORDER BY id DESC LIMIT ?", values).fetchall()
+        for row in database.execute(query + " ORDER BY id DESC LIMIT ?", values):
+            lines.append(Line(*row))
+            size += len(lines[-1].text)
+            if size > _MOST_FOUND:
+                break
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
         raise SearchTooLong from None
     finally:
         database.set_progress_handler(None, 0)
-    return [Line(*row) for row in rows]
+    return lines
 
 
 def _first_since(database: sqlite3.Connection, since: str) -> int:
     """The id of the first line that was received since then, or of the next to come.
 
     Lines come in the order of time, so that all before it are older, and no others have to be looked at. Where the clock was set
-    back, some stay a little longer.
+    back, some stay a little longer; but lines from the future keep no others.
     """
     row = database.execute(
-        "SELECT coalesce((SELECT id FROM lines WHERE received >= ? ORDER BY id LIMIT 1),"
+        "SELECT coalesce((SELECT id FROM lines WHERE received BETWEEN ? AND ? ORDER BY id LIMIT 1),"
         " (SELECT max(id) + 1 FROM lines), 0)",
-        [since],
+        [since, _time(datetime.now(UTC))],
     ).fetchone()
     return int(row[0])
 

@@ -8,7 +8,7 @@ how many. So it costs a bounded amount of memory, and holds up nobody. Each mess
 where so many lines were skipped before these.
 
 A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page (Origin). So a page has to
-know our secret path, which only our own page can ask for; a program, which sends no Origin, needs none.
+know our secret path, which it can get from our own page's host alone; a program, which sends no Origin, needs none.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MOST_WAITING = 1_000  # lines for one listener; then it skips
 _MOST_IN_MESSAGE = 100  # lines
+_MOST_CHARACTERS = 2**18  # in a message, and a line
 
 
 class Tail:
@@ -82,7 +83,11 @@ class _Listener:
             self._filled = trio.Event()
 
     def _take(self) -> str:
-        count = min(len(self._waiting), _MOST_IN_MESSAGE)
-        lines = [self._waiting.popleft()._asdict() for _ in range(count)]
+        lines: list[dict[str, object]] = []
+        size = 0
+        while self._waiting and len(lines) < _MOST_IN_MESSAGE and size < _MOST_CHARACTERS:
+            line = self._waiting.popleft()
+            size += len(line.text)
+            lines.append(line._asdict())
         skipped, self._skipped = self._skipped, 0
         return json.dumps({"lines": lines, "skipped": skipped})

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .tail import Tail
 
+_LONGEST_SEARCH = 1_000  # characters
 _LINES, _MOST_LINES = 200, 1_000  # in an answer: if nothing is said, and at the most
 
 
@@ -114,6 +115,10 @@ class Web:
         """The last lines, the newest first: ``?limit=20&search=text``."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         search = query.get("search", [""])[-1]
+        if len(search) > _LONGEST_SEARCH or "\0" in search:
+            return _json(
+                400, {"error": "that is no text to search for: it is too long, or has a NUL"}
+            )
         limit = query.get("limit", [str(_LINES)])[-1]
         if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MOST_LINES:
             return _json(400, {"error": f"limit must be a whole number from 1 to {_MOST_LINES}"})
