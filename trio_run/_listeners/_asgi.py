@@ -86,10 +86,9 @@ class Lifespan:
                 finally:
                     self._scope.cancel("the app's lifespan is over")
         finally:
+            # What it raised when it was cut, or had said that it had shut down.
             if failure is None and self._started:
-                failure = (
-                    self._error
-                )  # raised after it was cut, or after it had said that it had shut down
+                failure = self._error
             if failure is not None:
                 raise failure  # itself, in no nursery's group; and even if the rest was cut
 
