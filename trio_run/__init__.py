@@ -32,8 +32,9 @@ The tour:
 Everything is logged on the logger ``trio_run``.
 """
 
-from ._actor import Actor, CannotStart, Cause, Member, State
-from ._group import Group, GroupFailed
+from ._actor import Actor, Cause, Member, State
+from ._errors import CannotStart, GroupFailed
+from ._group import Group
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
 from ._listeners._http import HTTPListener
 from ._listeners._hypercorn import HypercornServer

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import trio
 
+from ._errors import split_cancelled
 from ._inside import Inside, place
 
 if TYPE_CHECKING:
@@ -46,14 +47,6 @@ class Actor(Protocol):
     """
 
     async def execute(self) -> object: ...
-
-
-class CannotStart(Exception):
-    """An actor cannot start, for a reason that a person can mend: a port in use, an unwritable directory.
-
-    An actor raises it with a whole sentence, which :func:`run` prints alone, where any other failure gets
-    its traceback.
-    """
 
 
 class State(enum.Enum):
@@ -406,22 +399,6 @@ def _task_stacks(task: trio.lowlevel.Task) -> Iterator[str]:
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _task_stacks(child)
-
-
-def split_cancelled(exc: BaseException) -> tuple[bool, BaseException | None]:
-    """Whether there is a Cancelled in it, and what else there is."""
-    if isinstance(exc, trio.Cancelled):
-        return True, None
-    if isinstance(exc, BaseExceptionGroup) and exc.subgroup(trio.Cancelled) is not None:
-        return True, exc.split(trio.Cancelled)[1]
-    return False, exc  # the object itself: a split would copy it
-
-
-def unwrapped(error: Exception) -> Exception:
-    """What it is, if it is one thing: nurseries wrap it."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def read_actor(

@@ -41,13 +41,14 @@ import math
 import signal as signals
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import trio
 
-from ._actor import CannotStart, Cause, Member, MemberStatus, Policy, State, read_actor
+from ._actor import Cause, Member, MemberStatus, Policy, State, read_actor
+from ._errors import GroupFailed, cannot_start, exits_in, failure_in, one_line
 from ._inside import place
-from ._report import ActorReport, Report, one_line
+from ._report import ActorReport, Report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -59,23 +60,6 @@ logger = logging.getLogger("trio_run")
 _HOLDUP_INTERVAL = 5.0
 _STUCK_AFTER = 5.0
 _NAMES_IN_A_LINE = 10
-
-
-class GroupFailed(ExceptionGroup[Exception]):
-    """Actors of a group failed: every failure, the cause's first, and the ``report``.
-
-    The exceptions are the objects that the actors raised; each has a note that names its actor.
-    """
-
-    report: Report
-
-    def __new__(cls, message: str, exceptions: Sequence[Exception], report: Report) -> Self:
-        self = super().__new__(cls, message, exceptions)
-        self.report = report
-        return self
-
-    def derive(self, excs: Sequence[Exception], /) -> GroupFailed:  # type: ignore[override]
-        return GroupFailed(self.message, excs, self.report)
 
 
 class Group:
@@ -587,9 +571,9 @@ class Group:
         member.error = member.error or error
         what = f"{member.name!r} failed: {one_line(error)}"
         cause = Cause(actor=member.name, error=error, reason=what)
-        for leaf in _exits_in(error):
+        for leaf in exits_in(error):
             self._exit_with(leaf, cause)
-        failure = _failure_in(error)
+        failure = failure_in(error)
         if isinstance(error.__cause__, GroupFailed) and failure is None:
             failure = error.__cause__  # what failed in an inner group beside its exit
         if failure is None:
@@ -739,23 +723,6 @@ class Group:
         return unique
 
 
-def _exits_in(error: BaseException) -> list[BaseException]:
-    """What Python is to exit with: it has to be raised bare for that, out of any exception groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _exits_in(inner)]
-    return [] if isinstance(error, Exception) else [error]
-
-
-def _failure_in(error: BaseException) -> Exception | None:
-    """The rest of it: the object itself, if that is all there is."""
-    if isinstance(error, Exception):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        rest = error.subgroup(lambda leaf: isinstance(leaf, Exception))
-        return rest if isinstance(rest, Exception) else None
-    return None
-
-
 def _actor_report(member: Member, began_at: float) -> ActorReport:
     def since(when: float | None) -> float | None:
         return None if when is None or member._task is None else when - began_at
@@ -777,13 +744,6 @@ def _check_seconds(name: str, seconds: float) -> float:
     if not seconds >= 0:
         raise ValueError(f"{name} must be a number of seconds, 0 or more, not {seconds!r}")
     return seconds
-
-
-def cannot_start(error: BaseException | None) -> bool:
-    """Is it nothing but sentences for a person, who need no more than those?"""
-    if isinstance(error, GroupFailed):
-        return all(map(cannot_start, error.exceptions))
-    return isinstance(error, CannotStart)
 
 
 def _level(cause: Cause) -> int:

@@ -10,6 +10,7 @@ import textwrap
 from dataclasses import dataclass
 
 from ._actor import Cause, Outcome
+from ._errors import one_line
 
 _NAME_WIDTH = 18
 _BAR_WIDTHS = (10, 40)
@@ -106,15 +107,6 @@ def _detail(actor: ActorReport) -> str:
     if actor.error is not None:
         parts.insert(0, one_line(actor.error))
     return "; ".join(filter(None, parts))
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as the last line of its traceback has it, whatever its text is."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text can't be had)"
-    return " ".join(f"{type(error).__name__}: {text}".split()).removesuffix(":")
 
 
 def _seconds(when: float | None, since: float = 0.0) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._actor import CannotStart
-from ._group import Group, GroupFailed, cannot_start
+from ._errors import CannotStart, GroupFailed, cannot_start
+from ._group import Group
 from ._signals import SignalReceiver
 
 if TYPE_CHECKING:

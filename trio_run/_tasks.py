@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._actor import split_cancelled
+from ._errors import split_cancelled
 from ._inside import busy, place
 
 if TYPE_CHECKING:

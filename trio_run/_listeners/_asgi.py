@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import CannotStart, Member, split_cancelled
+from .._actor import Member
+from .._errors import CannotStart, one_line, split_cancelled
 from .._inside import busy, cancel_on_stop, place
-from .._report import one_line
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

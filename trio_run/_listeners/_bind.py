@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .._actor import CannotStart
+from .._errors import CannotStart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

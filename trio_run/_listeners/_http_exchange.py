@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import h11
 import trio
 
-from .._actor import split_cancelled
+from .._errors import one_line, split_cancelled
 from .._inside import busy, place
-from .._report import one_line
 from ._asgi import ClientDisconnected, Message
 from ._http_protocol import REASONS, Refusal, date_of
 

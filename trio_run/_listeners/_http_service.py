@@ -6,8 +6,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .._actor import unwrapped
-from .._report import one_line
+from .._errors import one_line, unwrapped
 
 if TYPE_CHECKING:
     from ._asgi import ASGIApp

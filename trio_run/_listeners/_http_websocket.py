@@ -27,7 +27,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from .._actor import split_cancelled
+from .._errors import split_cancelled
 from ._asgi import ClientDisconnected, Message
 from ._http_exchange import Exchange
 from ._http_protocol import Refusal, error_response

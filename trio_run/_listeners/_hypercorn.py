@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import CannotStart, unwrapped
+from .._errors import CannotStart, unwrapped
 from ._asgi import Lifespan
 from ._bind import CannotListen
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import trio
 
-from .._actor import split_cancelled
+from .._errors import split_cancelled
 from .._inside import Inside, place
 from ._bind import check_given, format_address
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import split_cancelled
+from .._errors import split_cancelled
 from ._bind import CannotListen, bind_internet, check_internet, check_sockets, format_address
 
 if TYPE_CHECKING:
