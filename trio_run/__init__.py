@@ -36,7 +36,7 @@ from ._actor import Actor, Cause, Member, State
 from ._errors import CannotStart, GroupFailed
 from ._group import Group
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
-from ._listeners._http import HTTPListener
+from ._listeners._http._listener import HTTPListener
 from ._listeners._hypercorn import HypercornServer
 from ._listeners._tcp import TCPListener
 from ._listeners._udp import Datagram, UDPListener

@@ -2246,7 +2246,7 @@ def test_an_app_must_be_callable() -> None:
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "trio_run._listeners._http_connection", None)
+    monkeypatch.setitem(sys.modules, "trio_run._listeners._http._connection", None)
     with pytest.raises(ImportError, match=r"pip install 'trio-run\[http\]'"):
         HTTPListener(hello, 80)
 

@@ -682,7 +682,7 @@ def test_a_line_is_taken_as_h11_itself_takes_it(
     what: str, first: bytes, last: bytes, alphabet: bytes
 ) -> None:
     """But for a bare CR in a chunk extension."""
-    importlib.import_module("trio_run._listeners._http_protocol")
+    importlib.import_module("trio_run._listeners._http._protocol")
     ours = getattr(h11._readers, f"{what}_re")
     original = re.compile(getattr(h11._abnf, what).encode())
     assert ours.pattern != original.pattern

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._errors import CannotStart, unwrapped
-from ._asgi import Lifespan
 from ._bind import CannotListen
+from ._http._lifespan import Lifespan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
 
     from .._actor import Cause
-    from ._asgi import ASGIApp
+    from ._http._lifespan import ASGIApp
 
 
 class HypercornServer:

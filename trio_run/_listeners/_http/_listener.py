@@ -1,6 +1,6 @@
 """HTTPListener: an ASGI app over HTTP/1.1: where it is listened for, and when the app starts up and shuts down.
 
-What happens to connections in general is decided in _stream, to requests in _http_connection.
+What happens to connections in general is decided in _stream, to requests in _connection.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import Cause
-from .._inside import place
-from ._asgi import ASGIApp, Lifespan
-from ._bind import check_given, check_internet, format_address
-from ._stream import Connection, StreamListener, TLSConnection
-from ._tcp import TCPListener
-from ._unix import UnixListener
+from ..._actor import Cause
+from ..._inside import place
+from .._bind import check_given, check_internet, format_address
+from .._stream import Connection, StreamListener, TLSConnection
+from .._tcp import TCPListener
+from .._unix import UnixListener
+from ._lifespan import ASGIApp, Lifespan
 
 if TYPE_CHECKING:
     import ssl
@@ -89,8 +89,8 @@ class HTTPListener:
         grace: float | None = None,
     ) -> None:
         try:
-            from ._http_connection import HTTPConnection
-            from ._http_service import Service
+            from ._connection import HTTPConnection
+            from ._service import Service
         except ImportError as exc:
             raise ImportError(
                 "HTTPListener needs h11 and wsproto: pip install 'trio-run[http]'"

@@ -1,8 +1,8 @@
 """One client's HTTP/1.1: when a request is read, who answers it, and when the connection is kept.
 
 It is busy from the first byte of a request to the last of its response. In between it is idle: told to end, it
-reads end of file, after what has already arrived. What is refused is decided in _http_protocol and _http_request, what
-the app receives and sends in _http_exchange and _http_websocket.
+reads end of file, after what has already arrived. What is refused is decided in _protocol and _request, what
+the app receives and sends in _exchange and _websocket.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import h11
 import trio
 
-from .._inside import busy
-from ._bind import format_address
-from ._http_exchange import Exchange
-from ._http_protocol import Event, Headers, Protocol, Refusal, error_response
-from ._http_request import read_scope, wants_websocket
-from ._http_service import access_logger
-from ._http_websocket import WebSocket
-from ._stream import _FIRST_REQUEST
+from ..._inside import busy
+from .._bind import format_address
+from .._stream import _FIRST_REQUEST
+from ._exchange import Exchange
+from ._protocol import Event, Headers, Protocol, Refusal, error_response
+from ._request import read_scope, wants_websocket
+from ._service import access_logger
+from ._websocket import WebSocket
 
 if TYPE_CHECKING:
-    from ._http_service import Service
-    from ._stream import Connection, TLSConnection
+    from .._stream import Connection, TLSConnection
+    from ._service import Service
 
 _MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
 _CLIENT_LEFT = 499  # in the access log, as nginx has it

@@ -1,6 +1,6 @@
 """What any ASGI app is told: that the server starts and stops (lifespan), and that a client is gone.
 
-What it is told of one request is decided in _http_exchange, of one WebSocket in _http_websocket.
+What it is told of one request is decided in _exchange, of one WebSocket in _websocket.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._actor import Member
-from .._errors import CannotStart, one_line, split_cancelled
-from .._inside import busy, cancel_on_stop, place
+from ..._actor import Member
+from ..._errors import CannotStart, one_line, split_cancelled
+from ..._inside import busy, cancel_on_stop, place
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

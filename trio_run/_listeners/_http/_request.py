@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ._http_protocol import Refusal
+from ._protocol import Refusal
 
 if TYPE_CHECKING:
     import h11

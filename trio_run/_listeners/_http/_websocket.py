@@ -27,17 +27,17 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from .._errors import split_cancelled
-from ._asgi import ClientDisconnected, Message
-from ._http_exchange import Exchange
-from ._http_protocol import Refusal, error_response
+from ..._errors import split_cancelled
+from ._exchange import Exchange
+from ._lifespan import ClientDisconnected, Message
+from ._protocol import Refusal, error_response
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from ._http_protocol import Protocol
-    from ._http_service import Service
-    from ._stream import Connection, TLSConnection
+    from .._stream import Connection, TLSConnection
+    from ._protocol import Protocol
+    from ._service import Service
 
 _NORMAL, _GOING_AWAY, _LOST, _TOO_BIG, _FAILED = 1000, 1001, 1006, 1009, 1011
 _WHY = "going away"

@@ -6,11 +6,11 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .._errors import one_line, unwrapped
+from ..._errors import one_line, unwrapped
 
 if TYPE_CHECKING:
-    from ._asgi import ASGIApp
-    from ._stream import Connection, StreamListener
+    from .._stream import Connection, StreamListener
+    from ._lifespan import ASGIApp
 
 logger = logging.getLogger("trio_run")
 access_logger = logging.getLogger("trio_run.access")

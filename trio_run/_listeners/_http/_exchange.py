@@ -1,6 +1,6 @@
 """One HTTP request and its response: what the app receives, what it may send, and when the exchange is over.
 
-When a request is read, and what becomes of the connection afterwards, is decided in _http_connection.
+When a request is read, and what becomes of the connection afterwards, is decided in _connection.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import h11
 import trio
 
-from .._errors import one_line, split_cancelled
-from .._inside import busy, place
-from ._asgi import ClientDisconnected, Message
-from ._http_protocol import REASONS, Refusal, date_of
+from ..._errors import one_line, split_cancelled
+from ..._inside import busy, place
+from ._lifespan import ClientDisconnected, Message
+from ._protocol import REASONS, Refusal, date_of
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from ._http_protocol import Protocol
-    from ._http_service import Service
-    from ._stream import Connection, TLSConnection
+    from .._stream import Connection, TLSConnection
+    from ._protocol import Protocol
+    from ._service import Service
 
 _NO_GUARD = contextlib.nullcontext()
 _BODY_SIZE = 65536  # bytes that the app is given at once, and that are read ahead of it
