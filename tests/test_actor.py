@@ -759,7 +759,9 @@ async def test_what_has_been_told_to_stop_can_not_be_needed(autojump_clock: Mock
         await wait_all_tasks_blocked()
         for _ in ("asked", "stopped"):
             store.stop()
-            with pytest.raises(RuntimeError, match=r"'late' needs 'store', which was told to stop"):
+            with pytest.raises(
+                RuntimeError, match=r"'late' needs 'store', whose stop has been requested"
+            ):
                 group.add(idle, name="late", needs=[store])
             await wait_all_tasks_blocked()
         group.stop()

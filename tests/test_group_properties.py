@@ -346,7 +346,7 @@ class RecordedGroup(Group):
         finally:
             self.ended_at = trio.current_time()
             if self.report is None:  # a group that was cancelled gives it to nobody, but it has one
-                self.report = self._report()
+                self.report = self._supervisor.report()
 
     execute = run
 
@@ -455,7 +455,7 @@ def add_actor(group: RecordedGroup, actor: object, plan: ActorPlan, path: str) -
     except RuntimeError:
         told = group.recorder.first(group.path, "stop", "interrupted")  # maybe before it ran
         hopeless = any(
-            need._asked
+            need._life.stop_requested
             or need.interrupted_at is not None
             or (need.state is State.STOPPED and need.ready_at is None)
             for need in needs

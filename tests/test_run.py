@@ -137,7 +137,8 @@ async def deaf():
     async with open_program(source=source) as server:
         assert await server.exit_code() == 1
         assert (
-            "the grace of 0.1 s is over: cut deaf (and, not yet asked, signals)\n" in server.output
+            "the grace of 0.1 s is over: cut deaf (and, not yet interrupted, signals)\n"
+            in server.output
         )
         assert "Timeout (" in server.output
 

@@ -1,7 +1,8 @@
 """A lifecycle for Trio programs.
 
-A program told to stop, by a signal, a failure or a call, stops taking new work, finishes the work it has, closes
-things in the right order, gives up on what hangs, says what happened, and exits with the right code::
+A program told to stop, by a signal, a failure or a call, stops taking new work, finishes the work
+it has, closes things in the right order, gives up on what hangs, says what happened, and exits with
+the right code::
 
     import trio
     from trio_run import Group, SignalReceiver, TCPListener
@@ -20,19 +21,21 @@ things in the right order, gives up on what hangs, says what happened, and exits
 
 The tour:
 
-* A :class:`Group` runs actors; the first to exit stops all. :class:`Actor` says what an actor is, :class:`Member`
-  is one in its group, :class:`Cause` why it all stops, :class:`Report` what became of it, and :class:`GroupFailed`
-  what is raised when an actor failed. An actor raises :class:`CannotStart` for what a person can mend.
+* A :class:`Group` runs actors; the first to exit stops all. :class:`Actor` says what an actor is,
+  :class:`Member` is one in its group, :class:`Cause` why it all stops, :class:`Report` what became
+  of it, and :class:`GroupFailed` what is raised when an actor failed. An actor raises
+  :class:`CannotStart` for what a person can mend.
 * :func:`run` is all that for a whole process: signals, exit code, and a watchdog.
 * Code inside an actor says and asks: :class:`busy`, :func:`stopping`, :func:`wait_stopping`,
   :func:`cancel_on_stop`.
-* Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`, :class:`UDPListener`,
-  :class:`WebSocketListener` and :class:`HTTPListener`; :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`.
+* Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`,
+  :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
+  :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`.
 
 Everything is logged on the logger ``trio_run``.
 """
 
-from ._actor import Actor, Cause, Member, State
+from ._actor import Actor, Cause, State
 from ._errors import CannotStart, GroupFailed
 from ._group import Group
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
@@ -42,6 +45,7 @@ from ._listeners._tcp import TCPListener
 from ._listeners._udp import Datagram, UDPListener
 from ._listeners._unix import UnixListener
 from ._listeners._websocket import WebSocketListener
+from ._member import Member
 from ._report import ActorReport, Report
 from ._run import run
 from ._signals import SignalReceiver

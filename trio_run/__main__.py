@@ -1,4 +1,4 @@
-"""``python -m trio_run``: run the skeleton application; ``python -m trio_run new DIR``: begin one like it."""
+"""``python -m trio_run`` runs the skeleton application, ``... new DIR`` writes one like it."""
 
 import sys
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class CannotStart(Exception):
     """An actor cannot start, for a reason that a person can mend: a port in use, say.
 
-    An actor raises it with a whole sentence, which :func:`run` prints alone, where any other failure
-    gets its traceback.
+    An actor raises it with a whole sentence, which :func:`run` prints alone, where any other
+    failure gets its traceback.
     """
 
 
@@ -43,10 +43,11 @@ class GroupFailed(ExceptionGroup[Exception]):
 
 
 class Ending:
-    """How a block of somebody else's code ended: ``with Ending() as ending: await handler(stream)``.
+    """How a block of somebody else's code ended: ``with Ending() as ending: await fn()``.
 
-    A Cancelled and a failure end the block, and are kept: ``cancelled`` says whether it was cancelled,
-    ``error`` is what else it raised, or None. An exit (KeyboardInterrupt, SystemExit) goes on its way.
+    A Cancelled and a failure end the block, and are kept: ``cancelled`` says whether it was
+    cancelled, ``error`` is what else it raised, or None. An exit (KeyboardInterrupt, SystemExit)
+    goes on its way.
     """
 
     __slots__ = ("cancelled", "error")
@@ -78,8 +79,13 @@ def split_cancelled(exc: BaseException) -> tuple[bool, BaseException | None]:
     return False, exc  # the object itself: a split would copy it
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to it."""
+    error.add_note(note)
+
+
 def exits_in(error: BaseException) -> list[BaseException]:
-    """What Python is to exit with: it has to be raised bare for that, out of any exception groups."""
+    """What Python is to exit with: for that it has to be raised bare, in no exception group."""
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in exits_in(inner)]
     return [] if isinstance(error, Exception) else [error]
@@ -91,8 +97,10 @@ def failure_in(error: BaseException) -> Exception | None:
         return error
     if isinstance(error, BaseExceptionGroup):
         rest = error.subgroup(lambda leaf: isinstance(leaf, Exception))
-        return rest if isinstance(rest, Exception) else None
-    return None
+        if isinstance(rest, Exception):
+            return rest
+    # A group that leaves by an exit has what failed in it as the cause.
+    return error.__cause__ if isinstance(error.__cause__, GroupFailed) else None
 
 
 def unwrapped(error: Exception) -> Exception:

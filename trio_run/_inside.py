@@ -1,16 +1,17 @@
 """What code inside an actor may ask: busy, stopping, wait_stopping, cancel_on_stop.
 
-This module decides what a stop means to the code it reaches: what is told, what is protected, and what
-pierces the protection. When a stop comes, and to whom, is the group's business.
+This file decides what a stop means to the code it reaches: what is protected, and what pierces the
+protection. When a stop comes, and to whom, is decided by the group.
 
-Code finds the actor it belongs to by one context variable, which Trio hands on to every task that a task
-starts. Outside any actor it is unset, and nothing here has an effect.
+Code finds the actor it belongs to by one context variable, which Trio hands on to every task that a
+task starts. Outside any actor it is unset, and nothing here has an effect.
 
-How a soft cancel passes by a busy block. A cancel scope cannot be told to spare some of the tasks inside
-it, but an inner scope can be shielded from it. So a busy block is a scope, open to every cancel while
-nobody stops the actor; the moment the actor is interrupted, all its busy blocks are shielded, and only then
-are its other scopes cancelled. A hard cancel takes the shields away again, and what was cancelled outside
-shows through. Each of the three steps is plain code without a checkpoint, so no task can see one half done.
+How a soft cancel passes by a busy block: a cancel scope cannot spare some of the tasks inside it,
+but an inner scope can be shielded from it. So a busy block is a scope, open to every cancel while
+nobody stops the actor. When the actor is interrupted, all its busy blocks are shielded, and only
+then are its other scopes cancelled. A hard cancel takes the shields away again, and what was
+cancelled outside shows through. Each of the three steps is plain code without a checkpoint, so no
+task can see one half done.
 """
 
 from __future__ import annotations
@@ -41,39 +42,54 @@ place: ContextVar[Place | None] = ContextVar("trio_run.place", default=None)
 class Inside:
     """One actor, as the code inside it sees it."""
 
-    __slots__ = ("_cancel_on_stop", "_hard", "_shields", "_stopping")
+    __slots__ = ("_scopes_to_cancel", "_shields", "is_hard", "stopping")
 
     def __init__(self) -> None:
-        self._stopping = trio.Event()
-        self._hard = False
+        self.stopping = trio.Event()  # interrupted, or cut
+        self.is_hard = False  # does nothing protect any more?
         self._shields: set[trio.CancelScope] = set()
-        self._cancel_on_stop: set[trio.CancelScope] = set()
+        self._scopes_to_cancel: set[trio.CancelScope] = set()
 
     @property
     def inside(self) -> Inside:
         return self
 
+    @property
+    def is_stopping(self) -> bool:
+        """Has it been interrupted, or cut?"""
+        return self.stopping.is_set()
+
+    @property
+    def cancels_on_stop(self) -> bool:
+        """Is there a block of cancel_on_stop in it?"""
+        return bool(self._scopes_to_cancel)
+
     def lame_duck(self) -> bool:
         """Is its group about to stop, and still serving?"""
         return False
 
-    def _soften(self) -> None:
-        """The actor is interrupted: protect what is busy, and tell the rest."""
-        if not self._hard:
+    def soften(self) -> None:
+        """The actor is interrupted: protect what is busy, and cancel what is to end by that."""
+        if not self.is_hard:
             for shield in self._shields:
                 shield.shield = True
-        self._stopping.set()
-        for scope in self._cancel_on_stop:
-            scope.cancel("the actor was asked to stop")
+        self.stopping.set()
+        for scope in self._scopes_to_cancel:
+            scope.cancel("the actor was interrupted")
 
-    def _pierce(self) -> None:
-        """The actor is being cut: nothing protects from here on."""
-        self._hard = True
+    def harden(self) -> None:
+        """The actor is being cut."""
+        self.stopping.set()
+        self.pierce()
+
+    def pierce(self) -> None:
+        """Nothing protects from here on."""
+        self.is_hard = True
         for shield in self._shields:
             shield.shield = False
 
     def enter_busy(self) -> trio.CancelScope:
-        shield = trio.CancelScope(shield=self._stopping.is_set() and not self._hard)
+        shield = trio.CancelScope(shield=self.stopping.is_set() and not self.is_hard)
         shield.__enter__()
         self._shields.add(shield)
         return shield
@@ -82,18 +98,26 @@ class Inside:
         assert shield is not None
         self._shields.discard(shield)
 
+    def enter_cancel_on_stop(self, scope: trio.CancelScope) -> None:
+        if self.stopping.is_set():
+            scope.cancel("the actor was interrupted")
+        self._scopes_to_cancel.add(scope)
+
+    def leave_cancel_on_stop(self, scope: trio.CancelScope) -> None:
+        self._scopes_to_cancel.discard(scope)
+
 
 class busy:  # noqa: N801 - used as a function
     """Finish this block before being stopped: ``with busy(): ...``.
 
-    Once the actor around it has been interrupted, the block is shielded: the cancel that stops an actor
-    without an interrupt, that of :func:`cancel_on_stop`, and any other that comes from outside the block
-    reaches the task only when the (outermost) block has ended. Only a hard cancel pierces it: the end of
-    the grace period, a second signal, a cancellation of the whole group from outside. A timeout that must
-    hold during a stop too belongs inside the block.
+    Once the actor around it has been interrupted, the block is shielded: the cancel that stops an
+    actor without an interrupt, that of :func:`cancel_on_stop`, and any other that comes from
+    outside the block reaches the task only when the (outermost) block has ended. Only a hard cancel
+    pierces it: the end of the grace period, a second signal, a cancellation of the whole group from
+    outside. A timeout that must hold during a stop too belongs inside the block.
 
-    In a listener's handler the block marks its connection as busy: the connection is asked to drain when
-    the block has ended.
+    In a listener's handler the block marks its connection as busy: the connection drains when the
+    block has ended.
 
     Outside any actor it does nothing.
     """
@@ -121,7 +145,7 @@ class busy:  # noqa: N801 - used as a function
 def stopping() -> bool:
     """Has the actor around this code been interrupted, or cut? False outside any actor."""
     here = place.get()
-    return here is not None and here.inside._stopping.is_set()
+    return here is not None and here.inside.is_stopping
 
 
 async def wait_stopping() -> None:
@@ -130,27 +154,24 @@ async def wait_stopping() -> None:
     if here is None:
         await trio.sleep_forever()
     else:
-        await here.inside._stopping.wait()
+        await here.inside.stopping.wait()
 
 
 @contextmanager
 def cancel_on_stop() -> Iterator[trio.CancelScope]:
-    """Cancel this block when the actor around it is interrupted: ``with cancel_on_stop() as scope: ...``.
+    """Cancel this block when its actor is interrupted: ``with cancel_on_stop() as scope: ...``.
 
-    The code after the block goes on, and may ask ``scope.cancelled_caught``. What is :class:`busy` inside
-    the block finishes first. Entered when the stop has already begun, the block is cancelled at its first
-    checkpoint. Outside any actor the scope is never cancelled.
+    The code after the block goes on, and may ask ``scope.cancelled_caught``. What is :class:`busy`
+    inside the block finishes first. Entered when the stop has already begun, the block is cancelled
+    at its first checkpoint. Outside any actor the scope is never cancelled.
     """
     here = place.get()
     with trio.CancelScope() as scope:
         if here is None:
             yield scope
             return
-        inside = here.inside
-        if inside._stopping.is_set():
-            scope.cancel("the actor was asked to stop")
-        inside._cancel_on_stop.add(scope)
+        here.inside.enter_cancel_on_stop(scope)
         try:
             yield scope
         finally:
-            inside._cancel_on_stop.discard(scope)
+            here.inside.leave_cancel_on_stop(scope)

@@ -21,9 +21,10 @@ _DETAIL_WIDTH = 14  # the least that is left to the details
 class ActorReport:
     """One actor's part of a :class:`Report`.
 
-    ``outcome`` is "returned", "failed", "cut" (ended by a hard cancel) or "never started". ``ready``,
-    ``interrupted`` and ``stopped`` are in seconds from the group's start; None where it never came to that.
-    ``error`` is the exception it failed with, or None; ``detail`` the last value of its ``status``.
+    ``outcome`` is "returned", "failed", "cut" (ended by a hard cancel) or "never started".
+    ``ready``, ``interrupted`` and ``stopped`` are in seconds from the group's start; None where it
+    never came to that. ``error`` is the exception it failed with, or None; ``detail`` the last
+    value of its ``status``.
     """
 
     name: str
@@ -39,10 +40,10 @@ class ActorReport:
 class Report:
     """What became of a group. ``str(report)`` is a timeline to print.
 
-    ``cause`` says why it stopped; ``began`` when, in seconds from the group's start; ``duration`` how many
-    seconds the stop took. ``exit_code`` is what the process should exit with: 0 stopped as asked, 1 an actor
-    failed, 128 + n forced by a second signal n. ``actors`` has one :class:`ActorReport` each, in the order
-    in which they were added.
+    ``cause`` says why it stopped; ``began`` when, in seconds from the group's start; ``duration``
+    how many seconds the stop took. ``exit_code`` is what the process should exit with: 0 stopped as
+    asked, 1 an actor failed, 128 + n forced by a second signal n. ``actors`` has one
+    :class:`ActorReport` each, in the order in which they were added.
     """
 
     cause: Cause
@@ -58,7 +59,8 @@ class Report:
 
 
 def _timeline(report: Report, width: int) -> str:
-    head = f"{report.name} stopped in {report.duration:.2f} s: {report.cause} (exit code {report.exit_code})"
+    took, code = f"{report.duration:.2f} s", f"exit code {report.exit_code}"
+    head = f"{report.name} stopped in {took}: {report.cause} ({code})"
     lines = textwrap.wrap(head, width, subsequent_indent="  ")
     if not report.actors:
         return "\n".join(lines)

@@ -39,19 +39,19 @@ def run(
     abort_after: float = 5.0,
     signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
 ) -> int:
-    """Run actors as this process, until a signal or the first to exit stops them: ``sys.exit(run(...))``.
+    """Run actors as this process, until they stop: ``sys.exit(run(...))``.
 
-    A plain function around :func:`trio.run`. It adds a :class:`SignalReceiver`, writes what happens to stderr (to
-    the ``trio_run`` logger; where nobody has set up logging, it does so for this logger and this call), and the
-    traceback of each actor that failed.
+    A plain function around :func:`trio.run`. It adds a :class:`SignalReceiver`, writes what happens
+    to stderr (to the ``trio_run`` logger; where nobody has set up logging, it does so for this
+    logger and this call), and the traceback of each actor that failed.
 
-    It always ends. If the process still runs ``abort_after`` seconds past the grace, be it that an actor ignores
-    cancellation or that it blocks the event loop, the stacks of all threads go to stderr, and the process
-    exits with code 1. (With an endless grace it never comes to that.)
+    It always ends. If the process still runs ``abort_after`` seconds past the grace, be it that an
+    actor ignores cancellation or that it blocks the event loop, the stacks of all threads go to
+    stderr, and the process exits with code 1. (With an endless grace it never comes to that.)
 
     Args:
-      actors: what :meth:`Group.add` takes. Or a single :class:`Group`, for actors that need each other: it
-        is run itself, with its own name, grace and lame duck.
+      actors: what :meth:`Group.add` takes. Or a single :class:`Group`, for actors that need each
+        other: it is run itself, with its own name, grace and lame duck.
       name, grace, lame_duck: those of the :class:`Group` that is made of the actors.
       abort_after: how many seconds past the grace the process is given.
       signals: those that stop it; () for none, and Ctrl-C then raises KeyboardInterrupt.
@@ -74,7 +74,7 @@ def run(
         for actor in actors:
             group.add(actor)
     watchdog = _Watchdog(group.grace, abort_after)
-    group._on_deadline = watchdog.stop_is_over_in
+    group._supervisor.requests.on_deadline = watchdog.stop_is_over_in
     if signals:
         group.add(SignalReceiver(*signals))
     for member in group.members:  # the group may have one of its own
@@ -117,8 +117,9 @@ def _tell_failures(failed: GroupFailed) -> None:
 class _Watchdog:
     """Ends the process when it has not stopped some time after it should have.
 
-    faulthandler's timer needs no thread of ours and no event loop. The group says when the stop is to be over; and as a
-    blocked event loop never gets to that, the arrival of a signal sets the timer too, until the group says better.
+    faulthandler's timer needs no thread of ours and no event loop. The group says when the stop is
+    to be over; and as a blocked event loop never gets to that, the arrival of a signal sets the
+    timer too, until the group says better.
     """
 
     def __init__(self, grace: float, abort_after: float) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._actor import Member
 from ._inside import place
+from ._member import Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,20 +30,21 @@ _UNCATCHABLE = frozenset(
 class SignalReceiver:
     """An actor that stops its group at a signal: gracefully at the first, hard at the second.
 
-    A third is left to Python's default, as are all of them once the group has stopped. It is a daemon, so it
-    listens until everything else has stopped.
+    A third is left to Python's default, as are all of them once the group has stopped. It is a
+    daemon, so it listens until everything else has stopped.
 
     Args:
       signals: those that stop the group; SIGINT and SIGTERM if none is given.
-      handlers: functions to call at other signals, ``{signal.SIGHUP: reload}``: plain or async, without arguments.
-        They run one after the other, in the order in which the signals came (one that comes twice before it is
-        looked at counts once). One that raises is logged, and the group goes on. Async ones are
-        cancelled softly at the stop.
+      handlers: functions to call at other signals, ``{signal.SIGHUP: reload}``: plain or async,
+        without arguments. They run one after the other, in the order in which the signals came (one
+        that comes twice before it is looked at counts once). One that raises is logged, and the
+        group goes on. Async ones are cancelled softly at the stop.
 
     Raises:
-      TypeError, ValueError: for something that is no signal or cannot be caught, and for a signal that is both.
-      RuntimeError: from :meth:`execute`, outside a group or outside the main thread, the only one that
-        Python lets catch signals.
+      TypeError, ValueError: for something that is no signal or cannot be caught, and for a signal
+      that is both.
+      RuntimeError: from :meth:`execute`, outside a group or outside the main thread, the only one
+        that Python lets catch signals.
     """
 
     name = "signals"
@@ -61,7 +62,8 @@ class SignalReceiver:
                 raise TypeError(f"the handler of {signum.name} must be a function, not {fn!r}")
             if signum in self.signals:
                 raise ValueError(f"{signum.name} can't both stop the group and have a handler")
-        # Set by trio_run.run(): called when a signal to stop arrives, even while the event loop is blocked.
+        # Set by trio_run.run(): called when a signal to stop arrives, even while the event loop is
+        # blocked.
         self._on_arrival: Callable[[], None] | None = None
 
     async def execute(
@@ -73,14 +75,14 @@ class SignalReceiver:
           RuntimeError: if it is in no group, or not in the main thread.
         """
         here = place.get()
-        if here is None or not isinstance(here.inside, Member):
+        if here is None or not isinstance(here.inside, Life):
             raise RuntimeError("SignalReceiver stops the group it is in: add() it to one")
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(
-                "signals can be received in the main thread only: run Trio there, or leave the SignalReceiver "
-                "out and call the group's stop()"
+                "signals can be received in the main thread only: run Trio there, or leave the "
+                "SignalReceiver out and call the group's stop()"
             )
-        group = here.inside._group
+        life = here.inside
         self._pending: set[signal.Signals] = set()
         due, arrived = trio.open_memory_channel[signal.Signals](len(self.handlers))
         with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
@@ -96,7 +98,7 @@ class SignalReceiver:
                         if signum not in self._pending:
                             self._pending.add(signum)
                             due.send_nowait(signum)  # never full: each signal is in it once
-                    elif group._signalled(signum):
+                    elif life.keeper.signalled(signum):
                         break  # and leave the next one to Python
                 nursery.cancel_scope.cancel("a second signal came")
 

@@ -28,9 +28,10 @@ logger = logging.getLogger("trio_run")
 class BackgroundTasks:
     """An actor for fire-and-forget work that a stop waits for.
 
-    Whoever starts tasks while it drains should ``needs`` this actor, and so stop first. A task that fails is
-    logged and stops nobody. Interrupted, it takes no more, and returns when the last task has ended, those
-    that still waited for their turn included; what is left at the end of the grace is cut.
+    Whoever starts tasks while it drains should ``needs`` this actor, and so stop first. A task that
+    fails is logged and stops nobody. Interrupted, it takes no more, and returns when the last task
+    has ended, those that still waited for their turn included; what is left at the end of the grace
+    is cut.
 
     The idea is that of the background helper in "Let's Go Further".
 
@@ -66,8 +67,9 @@ class BackgroundTasks:
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run ``await fn(*args)`` in the background. Returns at once.
 
-        The task inherits the caller's context variables, but belongs to this actor: ``busy()`` in it is this
-        actor's. May be called before the group runs: the tasks begin when this actor does, or never.
+        The task inherits the caller's context variables, but belongs to this actor: ``busy()`` in
+        it is this actor's. May be called before the group runs: the tasks begin when this actor
+        does, or never.
 
         Raises:
           RuntimeError: if this actor has been interrupted or cut.
@@ -75,8 +77,8 @@ class BackgroundTasks:
         """
         if self._interrupted.is_set():
             raise RuntimeError(
-                f"{self.name!r} is stopping and takes no more tasks: whoever starts tasks while draining "
-                "should need it, so as to stop first"
+                f"{self.name!r} is stopping and takes no more tasks: whoever starts tasks while "
+                "draining should need it, so as to stop first"
             )
         if inspect.iscoroutine(fn):
             fn.close()  # else Python warns that it was never awaited
@@ -146,11 +148,11 @@ class _Ticker:
 
 
 def every(seconds: float, fn: Callable[..., object], *args: object) -> _Ticker:
-    """An actor that calls ``fn(*args)``, plain or async, every so many seconds; first after the first of them.
+    """An actor that calls ``fn(*args)``, plain or async, every so many seconds, not at once.
 
-    A call that takes longer than the interval delays the next one to the next full interval: ticks are missed,
-    not saved up (as with Go's Ticker). At a stop a call that has begun is finished; one that raises is
-    a failure of the actor.
+    A call that takes longer than the interval delays the next one to the next full interval: ticks
+    are missed, not saved up (as with Go's Ticker). At a stop a call that has begun is finished; one
+    that raises is a failure of the actor.
 
     Raises:
       ValueError: if seconds is not a positive number.

@@ -169,7 +169,7 @@ class Connection(trio.abc.HalfCloseableStream):
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
         # A shield costs as much as a cancel scope: only where there is something to be shielded from.
-        if self.shielded or self.inside._cancel_on_stop:
+        if self.shielded or self.inside.cancels_on_stop:
             return self.inside.enter_busy()
         return None
 

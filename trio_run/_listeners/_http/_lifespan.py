@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..._actor import Member
 from ..._errors import CannotStart, one_line, split_cancelled
 from ..._inside import busy, cancel_on_stop, place
+from ..._member import Life
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -101,7 +101,7 @@ class Lifespan:
         """Stop, to fail with this in the end."""
         logger.info("%s: stopping, for %s", self._name, one_line(error))
         here = place.get()
-        if here is not None and isinstance(here.inside, Member):
+        if here is not None and isinstance(here.inside, Life):
             here.inside.stop()
         else:
             interrupt()

@@ -1,0 +1,431 @@
+"""Supervisor: the one task that acts. It starts, interrupts and cuts the lives of a group.
+
+The order of events of a stop
+-----------------------------
+
+1. A request: an actor exits, ``stop()`` is called, a signal or a parent's interrupt comes,
+   ``run()`` is cancelled. It is recorded where it happens, in plain code without a checkpoint. From
+   then on the group is no longer RUNNING, and ``add()`` refuses. Later requests only shorten what
+   remains.
+2. The lame duck, if there is one: everything goes on, and the group is not ready.
+3. Whatever has begun and is needed by nobody who is still here is interrupted, daemons when all
+   else has left. An actor has left when its execute has returned, it has been interrupted, and its
+   interrupt has finished. Whoever leaves may free what it needed.
+4. At an actor's own deadline it is cut. At the group's everything is cut, whether its turn has come
+   or not. The interrupts that are left are still called, in order, each when its turn comes.
+5. When all have left, ``run()`` returns or raises.
+
+Why it is race-free
+-------------------
+
+Everything here runs in Trio's thread, and nothing but _wait has a checkpoint once the actors are
+started. What happens is recorded, and the bell is rung; one task, that of ``run()``, acts on it. So
+interrupts are called from one place only, never from within the code that brought the stop about.
+The bell is cleared before the look: a ring during the look is heard in the next round.
+
+An actor is interrupted only after it has begun, and its execute runs on to its first checkpoint
+before anyone else has the floor: an interrupt finds what execute has set up by then. There are two
+exceptions to the one task. One that begins after the deadline is cut in its own task. One whose
+async interrupt failed is cut in the task of that interrupt.
+
+A signal handler may call ``stop()`` between any two instructions of this. So a request is recorded
+as one object (_stop says how), and the bell may be rung at any moment (_bell says how). Another
+thread's ``stop()`` is handed over by Trio's ``run_sync_soon``.
+
+What cannot be seen from here: a cancellation of ``run()`` from outside reaches the actors as it
+does in plain Trio, all at once and in no order. The wait for the bell is cancelled with them, or
+else the first actor to exit notices. Then the supervisor waits for the rest behind a shield, and
+the Cancelled goes on its way at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import gc
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._actor import Cause, State
+from ._failures import Failures
+from ._inside import place
+from ._journal import Journal
+from ._member import LifeStatus
+from ._order import Order
+from ._report import Report
+from ._requests import Requests
+from ._stop import Stop
+from ._timers import Timers
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Awaitable, Callable
+
+    from ._bell import Bell
+    from ._inside import Place
+    from ._member import End, Life
+
+_HOLDUP_INTERVAL = 5.0  # seconds
+_STUCK_AFTER = 5.0
+
+
+class Supervisor:
+    """Runs the lives of one group, and stops them."""
+
+    def __init__(self, name: str, grace: float, lame_duck: float) -> None:
+        self.lives: list[Life] = []
+        self.was_cancelled = False  # from outside
+        self._name = name
+        self._grace = grace
+        self._journal = Journal(name)
+        self._stop = Stop(grace, lame_duck)
+        self.requests = Requests(self._stop, self._journal)
+        self.failures = Failures(name, self.requests, self._journal)
+        self._order: Order[Life] = Order()
+        self._timers = Timers()
+        self._bell: Bell | None = None
+        self._around: Place | None = None  # where it runs: in an actor of another group
+        self._nursery: trio.Nursery | None = None
+        self._began_at = 0.0
+        self._unsettled = 0  # neither ready nor given up on
+        self._is_ready = False
+        self._is_over = False
+        self._interrupting = False  # have the interrupts begun?
+        self._cutting = False  # is the deadline past?
+        self._froze = False  # the garbage collector
+        self._free: deque[Life] = deque()  # what they needed has settled
+        self._due: deque[Life] = deque()  # whose turn to be interrupted may have come
+
+    @property
+    def state(self) -> State:
+        if self._is_over:
+            return State.STOPPED
+        if not self.requests.has_begun:
+            return State.NEW
+        if self._stop.cause is None:
+            return State.RUNNING if self._is_ready else State.STARTING
+        return State.LAME_DUCK if self._stop.is_lame_duck else State.STOPPING
+
+    # What may be asked of it.
+
+    def add(self, life: Life) -> None:
+        """Have it live: at once, if the group runs and what it needs is ready."""
+        self.lives.append(life)
+        self._unsettled += 1
+        self._order.enter(life, life.needs, daemon=life.spec.daemon)
+        unsettled = [need for need in life.needs if not need.settled.is_set()]
+        if unsettled:
+            self._order.wait_for(life, unsettled)
+            if self._nursery is not None:
+                life.context = contextvars.copy_context()
+        elif self._nursery is not None:
+            self._launch(life)
+
+    def stop_one(self, life: Life) -> None:
+        if self._nursery is None:
+            return  # it has not run yet, and will not start this one
+        for waiting in self._order.waiting:
+            if waiting is life or life in waiting.needs:
+                self._order.give_up(waiting)
+                self._close(waiting)
+        self._due.append(life)
+        self._ring()
+
+    def signalled(self, signum: signal.Signals) -> bool:
+        return self.requests.signalled(signum)
+
+    def is_lame_duck(self) -> bool:
+        """Is it, or a group around it, about to stop and still serving?"""
+        if self.state is State.LAME_DUCK:
+            return True
+        return self._around is not None and self._around.inside.lame_duck()
+
+    def report(self) -> Report:
+        """What became of it all, once it is over."""
+        cause = self._stop.cause
+        assert cause is not None
+        exit_code = int(bool(self.failures))
+        if self._stop.forced_by is not None:
+            exit_code = 128 + self._stop.forced_by
+        return Report(
+            cause=cause,
+            duration=trio.current_time() - self._stop.began,
+            exit_code=exit_code,
+            actors=tuple(life.report(self._began_at) for life in self.lives),
+            name=self._name,
+            began=self._stop.began - self._began_at,
+        )
+
+    # The one task.
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Run until all have left."""
+        self._began_at = trio.current_time()
+        self._around = place.get()
+        self._bell = self.requests.begin()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._start_all()
+            await self._supervise(task_status)
+        self._nursery = None
+        self._is_over = True
+        self.requests.end()
+        if self._froze:
+            gc.unfreeze()
+
+    async def _start_all(self) -> None:
+        first = [life for life in self.lives if not life.needs]  # the others wait for those
+        daemons = [life for life in first if life.spec.daemon]
+        for life in daemons:
+            self._launch(life)
+        if daemons:
+            # They run to their first checkpoint before the rest begins: signals are received by
+            # then.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        for life in first:
+            if not life.spec.daemon:
+                self._launch(life)
+        if not self._order.workers:
+            self.requests.request_and_log(Cause(reason="there was nothing to keep it running"))
+
+    async def _supervise(self, task_status: trio.TaskStatus[None]) -> None:
+        assert self._bell is not None
+        has_started = False
+        while True:
+            self._bell.clear()
+            self._look()
+            if not has_started and self.state is State.RUNNING:
+                has_started = True
+                task_status.started()
+            if self._interrupting and not self._order:
+                break
+            await self._wait()
+        if not has_started:
+            self._excuse(task_status)
+
+    def _look(self) -> None:
+        now = trio.current_time()
+        self.requests.log()
+        ends = min(self._stop.lame_duck_ends, self._stop.deadline)
+        if self._stop.is_lame_duck and now >= ends:
+            self._stop.end_lame_duck()
+        self._timers.fire(now)
+        while self._free:
+            self._launch(self._free.popleft())
+        if self.state is State.STOPPING and not self._interrupting:
+            self._begin_interrupts()
+        self._interrupt_due()
+        if self._interrupting and not self._cutting and now >= self._stop.deadline:
+            self._cut_all()
+
+    async def _wait(self) -> None:
+        """Wait for the bell, or for the next time at which something is due."""
+        due = self._timers.next
+        if self._stop.is_lame_duck:
+            due = min(due, self._stop.lame_duck_ends)
+        if not self._cutting:
+            due = min(due, self._stop.deadline)
+        assert self._bell is not None
+        try:
+            with trio.CancelScope(deadline=due, shield=self.was_cancelled):
+                await self._bell.wait()
+        except trio.Cancelled:
+            self._cancel_from_outside()
+        except KeyboardInterrupt as exc:
+            # Nobody receives SIGINT, and run() is in Trio's main task.
+            self.failures.add_exit(exc, Cause(error=exc, reason="KeyboardInterrupt"))
+
+    def _excuse(self, task_status: trio.TaskStatus[None]) -> None:
+        """It ends and was never ready: where no actor failed, the caller's start() is no error."""
+        if isinstance(task_status, LifeStatus):
+            task_status.excuse()
+        elif not self.failures:
+            task_status.started()
+
+    # Starting.
+
+    def _launch(self, life: Life) -> None:
+        """Start it, if it still may: what it needs has settled."""
+        assert self._nursery is not None
+        missing = [need for need in life.needs if need.ready_at is None]
+        if missing and self._stop.cause is None:
+            self._journal.never_starts(life, missing)
+        if missing or self._is_refused(life):
+            self._close(life)
+        elif life.context is None:
+            self._nursery.start_soon(self._live, life, name=life.name)
+        else:
+            life.context.run(partial(self._nursery.start_soon, self._live, life, name=life.name))
+
+    def _is_refused(self, life: Life) -> bool:
+        """Has a stop come, of the group, of this one, or of what it needs?"""
+        stopped = self._stop.cause is not None or life.stop_requested
+        return stopped or any(need.stop_requested for need in life.needs)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _live(self, life: Life) -> None:
+        """The task of one life. It raises nothing."""
+        if life.needs and self._is_refused(life):
+            self._close(life)
+            return
+        if self._interrupting or life.stop_requested:
+            self._due.append(life)  # the stop has come before it began
+            self._ring()
+        if self._cutting:
+            life.cut()
+        end = await life.live()
+        if end.outside:
+            self._cancel_from_outside()  # before the failure, which came of it
+        if end.error is not None:
+            self.failures.add(life, end.error)
+        self._close(life)
+
+    def became_ready(self, life: Life) -> None:
+        """It is ready, or never will be: those that wait for it go on."""
+        self._unsettled -= 1
+        self._free.extend(self._order.settle(life))
+        if not self._unsettled and not self._is_ready:
+            self._is_ready = self.requests.serves = True
+            if self._stop.cause is None:
+                self._journal.ready()
+        self._ring()
+
+    # Stopping.
+
+    def _begin_interrupts(self) -> None:
+        self._interrupting = True
+        began, now = self._stop.began, trio.current_time()
+        missed = (now - began) // _HOLDUP_INTERVAL  # while it was a lame duck
+        self._timers.at(began + _HOLDUP_INTERVAL * (missed + 1), self._log_holdups)
+        # Most of what there is goes away now, by reference counts: the collector is not to walk
+        # through all of it meanwhile.
+        with contextlib.suppress(AttributeError):  # PyPy's is another
+            if not gc.get_freeze_count():  # else somebody has a use for that
+                gc.freeze()
+                self._froze = True
+        for life in self._order.waiting:
+            self._order.give_up(life)
+            self._close(life)
+        for life in self.lives:
+            if life.began and life.interrupted_at is None:
+                # One that has returned is owed its interrupt, and is here until then.
+                self._order.enter(life, life.needs, daemon=life.spec.daemon)
+        self._due.extend(self.lives)
+
+    def _interrupt_due(self) -> None:
+        """Interrupt those whose turn it is. Each may free others: go on until there is none."""
+        while self._due:
+            life = self._due.popleft()
+            if life.interrupted_at is not None or not life.began:
+                continue
+            if self._interrupting:
+                is_turn = self._order.is_turn(life)
+            else:
+                wanted = life.stop_requested and life.stopped_at is None
+                is_turn = wanted and not self._order.is_needed(life)
+            if is_turn:
+                self._interrupt(life)
+
+    def _interrupt(self, life: Life) -> None:
+        assert self._nursery is not None
+        cause = self._stop.cause or Cause(reason=f"{life.name!r} alone was stopped")
+        finish: Callable[[], Awaitable[End]] | None = None
+        try:
+            finish = life.interrupt(cause)
+        except BaseException as exc:
+            self._interrupt_failed(life, exc)
+        if finish is not None:
+            assert life.execute_task is not None
+            start = partial(self._nursery.start_soon, self._finish_interrupt, life, finish)
+            life.execute_task.context.run(partial(start, name=f"interrupt of {life.name}"))
+        grace = life.spec.grace
+        if grace is None and not self._interrupting:
+            grace = self._grace
+        if grace is not None and not life.is_finished:
+            self._timers.at(trio.current_time() + grace, partial(self._cut_late, life, grace))
+        if self._cutting and not life.is_finished and (finish is not None or not life.was_cut):
+            self._cut([life], "the grace is over")
+        self._check_left(life)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _finish_interrupt(self, life: Life, finish: Callable[[], Awaitable[End]]) -> None:
+        """The task of an async interrupt. It raises nothing."""
+        end = await finish()
+        if end.error is not None:
+            self._interrupt_failed(life, end.error)
+        self._check_left(life)
+
+    def _cut_late(self, life: Life, grace: float) -> None:
+        if not life.is_finished:
+            self._cut([life], f"its grace of {grace:g} s is over")
+
+    def _cut_all(self) -> None:
+        self._cutting = True
+        late = [
+            life for life in self.lives if life.began and not life.is_finished and not life.was_cut
+        ]
+        if late:
+            self._cut(late, self._stop.why_deadline)
+
+    def _cut(self, lives: list[Life], why: str) -> None:
+        self._journal.cut(why, lives)
+        self._timers.at(trio.current_time() + _STUCK_AFTER, partial(self._log_stuck, lives))
+        for life in lives:
+            life.cut()
+
+    def _cancel_from_outside(self) -> None:
+        if not self.was_cancelled:
+            self.was_cancelled = True
+            cause = Cause(reason="cancelled from outside")
+            self.requests.force(cause, cause.reason)
+
+    # What comes of an end.
+
+    def _interrupt_failed(self, life: Life, error: BaseException) -> None:
+        self.failures.add(life, error)
+        if life.stopped_at is None:
+            self._cut([life], "its interrupt failed")
+
+    def _close(self, life: Life) -> None:
+        """Its execute is over, or never begins."""
+        life.close()
+        if life.ready_at is None:
+            self.became_ready(life)
+        returned = life.outcome == "returned" and not life.stop_requested
+        if returned and life.spec.on_return == "stop" and self.state is not State.STOPPING:
+            self.requests.request_and_log(Cause(actor=life.name, reason=f"{life.name!r} returned"))
+        self._check_left(life)
+
+    def _check_left(self, life: Life) -> None:
+        """It has exited, been interrupted, or finished its interrupt: has it left by that?"""
+        owed = self._interrupting and life.began and life.interrupted_at is None
+        if life.is_finished and not owed:
+            self._due.extend(self._order.leave(life))
+            if not self._order.workers and self.state is not State.STOPPING:
+                reason = f"{life.name!r} stopped, and nothing is left to keep it running"
+                self.requests.request_and_log(Cause(actor=life.name, reason=reason))
+        self._ring()
+
+    # Timers, and what is logged at them.
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
+
+    def _log_holdups(self) -> None:
+        now = trio.current_time()
+        late = [
+            life for life in self.lives if life.interrupted_at is not None and not life.is_finished
+        ]
+        if late:
+            self._journal.held_up(now - self._stop.began, late)
+        self._timers.at(now + _HOLDUP_INTERVAL, self._log_holdups)
+
+    def _log_stuck(self, lives: list[Life]) -> None:
+        for life in lives:
+            if not life.is_finished:
+                self._journal.stuck(life, _STUCK_AFTER)
