@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 
@@ -42,22 +42,19 @@ place: ContextVar[Place | None] = ContextVar("trio_run.place", default=None)
 class Inside:
     """One actor, as the code inside it sees it."""
 
-    __slots__ = ("_scopes_to_cancel", "_shields", "is_hard", "stopping")
+    __slots__ = ("_scopes_to_cancel", "_shields", "_waiters", "is_hard", "is_stopping")
 
     def __init__(self) -> None:
-        self.stopping = trio.Event()  # interrupted, or cut
+        self.is_stopping = False  # has it been interrupted, or cut?
         self.is_hard = False  # does nothing protect any more?
-        self._shields: set[trio.CancelScope] = set()
-        self._scopes_to_cancel: set[trio.CancelScope] = set()
+        # There may be very many actors: what few of them use is made when it is used.
+        self._shields: set[trio.CancelScope] | None = None
+        self._scopes_to_cancel: set[trio.CancelScope] | None = None
+        self._waiters: trio.lowlevel.ParkingLot | None = None
 
     @property
     def inside(self) -> Inside:
         return self
-
-    @property
-    def is_stopping(self) -> bool:
-        """Has it been interrupted, or cut?"""
-        return self.stopping.is_set()
 
     @property
     def cancels_on_stop(self) -> bool:
@@ -71,39 +68,60 @@ class Inside:
     def soften(self) -> None:
         """The actor is interrupted: protect what is busy, and cancel what is to end by that."""
         if not self.is_hard:
-            for shield in self._shields:
+            for shield in self._shields or ():
                 shield.shield = True
-        self.stopping.set()
-        for scope in self._scopes_to_cancel:
+        self.is_stopping = True
+        self.wake_waiters()
+        for scope in self._scopes_to_cancel or ():
             scope.cancel("the actor was interrupted")
 
     def harden(self) -> None:
         """The actor is being cut."""
-        self.stopping.set()
+        self.is_stopping = True
+        self.wake_waiters()
         self.pierce()
 
     def pierce(self) -> None:
         """Nothing protects from here on."""
         self.is_hard = True
-        for shield in self._shields:
+        for shield in self._shields or ():
             shield.shield = False
 
+    async def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until is_so(). It is asked again whenever wake_waiters() is called."""
+        await trio.lowlevel.checkpoint()
+        while not is_so():
+            if self._waiters is None:
+                self._waiters = trio.lowlevel.ParkingLot()
+            await self._waiters.park()
+
+    def wake_waiters(self) -> None:
+        """Something has changed that wait_until() may wait for."""
+        if self._waiters is not None:
+            self._waiters.unpark_all()
+
     def enter_busy(self) -> trio.CancelScope:
-        shield = trio.CancelScope(shield=self.stopping.is_set() and not self.is_hard)
+        shield = trio.CancelScope(shield=self.is_stopping and not self.is_hard)
         shield.__enter__()
+        if self._shields is None:
+            self._shields = set()
         self._shields.add(shield)
         return shield
 
     def leave_busy(self, shield: trio.CancelScope | None) -> None:
         assert shield is not None
+        assert self._shields is not None
         self._shields.discard(shield)
 
     def enter_cancel_on_stop(self, scope: trio.CancelScope) -> None:
-        if self.stopping.is_set():
+        if self.is_stopping:
             scope.cancel("the actor was interrupted")
+        if self._scopes_to_cancel is None:
+            self._scopes_to_cancel = set()
         self._scopes_to_cancel.add(scope)
 
     def leave_cancel_on_stop(self, scope: trio.CancelScope) -> None:
+        assert self._scopes_to_cancel is not None
         self._scopes_to_cancel.discard(scope)
 
 
@@ -154,7 +172,8 @@ async def wait_stopping() -> None:
     if here is None:
         await trio.sleep_forever()
     else:
-        await here.inside.stopping.wait()
+        inside = here.inside
+        await inside.wait_until(lambda: inside.is_stopping)
 
 
 @contextmanager

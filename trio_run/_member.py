@@ -69,10 +69,8 @@ class Life(Inside):
         "outcome",
         "ready_at",
         "scope",
-        "settled",
         "spec",
         "stop_requested",
-        "stopped",
         "stopped_at",
         "was_cut",
     )
@@ -91,8 +89,6 @@ class Life(Inside):
         self.stopped_at: float | None = None
         self.error: BaseException | None = None
         self.outcome: Outcome = "never started"  # of its execute
-        self.settled = trio.Event()  # ready, or never going to be
-        self.stopped = trio.Event()
         self.scope = trio.CancelScope()
         self.execute_task: trio.lowlevel.Task | None = None
         self.interrupt_scope: trio.CancelScope | None = None  # while its interrupt runs
@@ -118,6 +114,11 @@ class Life(Inside):
         return self.keeper.is_lame_duck()
 
     # What its group asks.
+
+    @property
+    def is_settled(self) -> bool:
+        """Is it ready, or has it been, or will it never be?"""
+        return self.ready_at is not None or self.stopped_at is not None
 
     @property
     def is_finished(self) -> bool:
@@ -159,13 +160,28 @@ class Life(Inside):
 
     # What its group does with it.
 
-    @trio.lowlevel.enable_ki_protection
-    async def live(self) -> End:
-        """Execute, in the task that is to be its own. Raises nothing."""
+    def begin(self) -> None:
+        """Its task begins."""
         self.began = True
         self.execute_task = trio.lowlevel.current_task()
         place.set(self)
-        end = await _end_of(self.scope, self._execute)
+
+    def execute(self) -> Awaitable[object]:
+        """Call execute. What is left to await of it is returned."""
+        execute = self.spec.execute
+        if self.spec.takes_status:
+            pending = _call(execute, task_status=LifeStatus(self))
+        else:
+            self.become_ready()
+            pending = _call(execute)
+        if not inspect.isawaitable(pending):
+            raise TypeError(
+                f"actor {self.name!r} must be an async function: {execute!r} returned {pending!r}"
+            )
+        return pending
+
+    def conclude(self, end: End) -> End:
+        """Name what its end is called. An end that was too early is a failure."""
         if end.error is None:
             if end.cancelled and (self.is_hard or end.outside):
                 self.outcome = "cut"
@@ -179,26 +195,13 @@ class Life(Inside):
         self.outcome = "failed"
         return end
 
-    async def _execute(self) -> None:
-        execute = self.spec.execute
-        if self.spec.takes_status:
-            pending = _call(execute, task_status=LifeStatus(self))
-        else:
-            self.become_ready()
-            pending = _call(execute)
-        if not inspect.isawaitable(pending):
-            raise TypeError(
-                f"actor {self.name!r} must be an async function: {execute!r} returned {pending!r}"
-            )
-        await _unprotected(pending)
-
     def become_ready(self) -> None:
         self.ready_at = trio.current_time()
-        self.settled.set()
+        self.wake_waiters()
         self.keeper.became_ready(self)
 
-    def interrupt(self, cause: Cause) -> Callable[[], Awaitable[End]] | None:
-        """Interrupt it. What is left to do of an async interrupt is returned, as a task's function.
+    def interrupt(self, cause: Cause) -> Awaitable[object] | None:
+        """Interrupt it. What is left to await of an async interrupt is returned.
 
         The interrupt runs in the context of the actor's own task.
 
@@ -215,19 +218,16 @@ class Life(Inside):
         if not inspect.isawaitable(pending):
             return None
         self.interrupt_scope = trio.CancelScope()
-        return self._finish_interrupt(pending)
+        return pending
 
-    def _finish_interrupt(self, pending: Awaitable[object]) -> Callable[[], Awaitable[End]]:
-        @trio.lowlevel.enable_ki_protection
-        async def finish() -> End:
-            assert self.interrupt_scope is not None
-            self.interrupt_task = trio.lowlevel.current_task()
-            end = await _end_of(self.interrupt_scope, lambda: _unprotected(pending))
-            self.interrupt_was_cut = end.cancelled
-            self.interrupt_scope = None
-            return end
-
-        return finish
+    async def finish_interrupt(self, pending: Awaitable[object]) -> End:
+        """Await the rest of an async interrupt, in a task of its own. Raises nothing."""
+        assert self.interrupt_scope is not None
+        self.interrupt_task = trio.lowlevel.current_task()
+        end = await end_of(self.interrupt_scope, lambda: pending)
+        self.interrupt_was_cut = end.cancelled
+        self.interrupt_scope = None
+        return end
 
     def cut(self) -> None:
         """Cancel it hard, and its interrupt."""
@@ -241,8 +241,7 @@ class Life(Inside):
         """It has stopped, or is never going to begin."""
         self.pierce()  # whatever it has left in somebody else's nursery is theirs to stop
         self.stopped_at = trio.current_time()
-        self.settled.set()
-        self.stopped.set()
+        self.wake_waiters()
 
 
 class Member:
@@ -336,13 +335,15 @@ class Member:
         Raises:
           RuntimeError: if it has stopped, or can never start, without having been ready.
         """
-        await self._life.settled.wait()
+        life = self._life
+        await life.wait_until(lambda: life.is_settled)
         if self._life.ready_at is None:
             raise RuntimeError(f"actor {self.name!r} stopped before it was ready")
 
     async def wait_stopped(self) -> None:
         """Wait until the actor has stopped: its execute has returned, or will never start."""
-        await self._life.stopped.wait()
+        life = self._life
+        await life.wait_until(lambda: life.stopped_at is not None)
 
 
 class LifeStatus:
@@ -366,11 +367,15 @@ class LifeStatus:
         self._life.may_return_early = True
 
 
-async def _end_of(scope: trio.CancelScope, function: Callable[[], Awaitable[object]]) -> End:
+@trio.lowlevel.enable_ki_protection
+async def end_of(scope: trio.CancelScope, start: Callable[[], Awaitable[object]]) -> End:
+    """Call start() and await what it returns, in the scope. Raises nothing."""
     cancelled, error = False, None
     with scope:
         try:
-            await function()
+            pending = start()
+            del start
+            await _unprotected(pending)
         except BaseException as exc:  # in the scope: on its way out a group would be copied
             cancelled, error = split_cancelled(exc)
     # What is outside our scope is the group's: -inf says that the whole group has been cancelled.

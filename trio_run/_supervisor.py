@@ -53,7 +53,7 @@ from ._actor import Cause, State
 from ._failures import Failures
 from ._inside import place
 from ._journal import Journal
-from ._member import LifeStatus
+from ._member import LifeStatus, end_of
 from ._order import Order
 from ._report import Report
 from ._requests import Requests
@@ -62,11 +62,11 @@ from ._timers import Timers
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from ._bell import Bell
     from ._inside import Place
-    from ._member import End, Life
+    from ._member import Life
 
 _HOLDUP_INTERVAL = 5.0  # seconds
 _STUCK_AFTER = 5.0
@@ -116,7 +116,7 @@ class Supervisor:
         self.lives.append(life)
         self._unsettled += 1
         self._order.enter(life, life.needs, daemon=life.spec.daemon)
-        unsettled = [need for need in life.needs if not need.settled.is_set()]
+        unsettled = [need for need in life.needs if not need.is_settled]
         if unsettled:
             self._order.wait_for(life, unsettled)
             if self._nursery is not None:
@@ -277,7 +277,8 @@ class Supervisor:
             self._ring()
         if self._cutting:
             life.cut()
-        end = await life.live()
+        life.begin()
+        end = life.conclude(await end_of(life.scope, life.execute))
         if end.outside:
             self._cancel_from_outside()  # before the failure, which came of it
         if end.error is not None:
@@ -333,28 +334,28 @@ class Supervisor:
     def _interrupt(self, life: Life) -> None:
         assert self._nursery is not None
         cause = self._stop.cause or Cause(reason=f"{life.name!r} alone was stopped")
-        finish: Callable[[], Awaitable[End]] | None = None
+        pending: Awaitable[object] | None = None
         try:
-            finish = life.interrupt(cause)
+            pending = life.interrupt(cause)
         except BaseException as exc:
             self._interrupt_failed(life, exc)
-        if finish is not None:
+        if pending is not None:
             assert life.execute_task is not None
-            start = partial(self._nursery.start_soon, self._finish_interrupt, life, finish)
+            start = partial(self._nursery.start_soon, self._finish_interrupt, life, pending)
             life.execute_task.context.run(partial(start, name=f"interrupt of {life.name}"))
         grace = life.spec.grace
         if grace is None and not self._interrupting:
             grace = self._grace
         if grace is not None and not life.is_finished:
             self._timers.at(trio.current_time() + grace, partial(self._cut_late, life, grace))
-        if self._cutting and not life.is_finished and (finish is not None or not life.was_cut):
+        if self._cutting and not life.is_finished and (pending is not None or not life.was_cut):
             self._cut([life], "the grace is over")
         self._check_left(life)
 
     @trio.lowlevel.enable_ki_protection
-    async def _finish_interrupt(self, life: Life, finish: Callable[[], Awaitable[End]]) -> None:
+    async def _finish_interrupt(self, life: Life, pending: Awaitable[object]) -> None:
         """The task of an async interrupt. It raises nothing."""
-        end = await finish()
+        end = await life.finish_interrupt(pending)
         if end.error is not None:
             self._interrupt_failed(life, end.error)
         self._check_left(life)
