@@ -432,7 +432,7 @@ def logged() -> list[re.Pattern[str]]:
     """What the library logs above DEBUG, on trio_run: a pattern for each line."""
     patterns = []
     package = Path(trio_run.__file__).parent
-    for file in [*package.glob("_*.py"), *package.glob("_listeners/*.py")]:
+    for file in [*package.glob("_*.py"), *package.glob("_listeners/**/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue

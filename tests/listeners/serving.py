@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from trio_run import Group, Report, TCPListener, busy
-from trio_run._listeners._stream import Connection, StreamListener
+from trio_run._listeners._connection import Connection
+from trio_run._listeners._stream import StreamListener
 
 TIMEOUT = 60  # seconds: a bound for a test that hangs, not a measure
 HOST = "127.0.0.1"

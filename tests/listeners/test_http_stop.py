@@ -28,7 +28,7 @@ from trio_run import (
     stopping,
     wait_stopping,
 )
-from trio_run._listeners import _stream
+from trio_run._listeners import _connection
 
 from .http_serving import Client, answer, read_body, request, serving_app
 from .serving import (
@@ -677,7 +677,7 @@ async def test_rule_03_a_half_a_request_in_the_accept_queue_is_read_whole(tcp: W
 async def test_rule_03_a_a_client_in_the_accept_queue_may_still_send_its_request(
     where: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_stream, "_FIRST_REQUEST", TIMEOUT)
+    monkeypatch.setattr(_connection, "FIRST_REQUEST", TIMEOUT)
     app = App()
     async with serving_one(where, app) as server:
         client = where.client(server.connect_now())
@@ -772,7 +772,7 @@ class HalfShaken:
 async def test_rule_05_tls_a_handshake_half_done_at_the_stop_is_finished_and_answered(
     tls: Where, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_stream, "_FIRST_REQUEST", TIMEOUT)
+    monkeypatch.setattr(_connection, "FIRST_REQUEST", TIMEOUT)
     app = App()
     async with tls.serving(app) as server, await server.connect() as stream:
         client = HalfShaken(stream, client_context)

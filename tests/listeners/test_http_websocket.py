@@ -2080,7 +2080,7 @@ async def test_a_message_that_has_waited_for_the_app_is_in_hand_too() -> None:
 async def test_a_message_handed_out_as_the_stop_comes_is_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tell = StreamListener._tell
+    tell = StreamListener._drain_one
 
     def hand_out_and_tell(self: StreamListener, connection: Any) -> None:
         message = {"type": "websocket.receive", "text": "hello"}
@@ -2090,7 +2090,7 @@ async def test_a_message_handed_out_as_the_stop_comes_is_answered(
 
     async with listening(echo) as server, opened(server) as client:
         await wait_all_tasks_blocked()
-        monkeypatch.setattr(StreamListener, "_tell", hand_out_and_tell)
+        monkeypatch.setattr(StreamListener, "_drain_one", hand_out_and_tell)
         server.group.stop()
         assert await client.hear() == "hello"
         await client.is_closed(GOING_AWAY)

@@ -56,7 +56,7 @@ import mmap, os, signal, socket, ssl, struct, sys
 from contextlib import ExitStack
 
 import trio, trio_websocket
-from trio_run._listeners import _stream
+from trio_run._listeners import _connection
 from trio_run import Group, TCPListener, UnixListener, WebSocketListener, busy, run
 
 library, kind, rounds, clients, directory = sys.argv[1:]
@@ -101,7 +101,7 @@ if kind == "tls":
     context.load_cert_chain(f"{directory}/tls.pem")
 
 # The clients of these tests are many, on the same machine, and none is silent: wait for them.
-_stream._FIRST_REQUEST = 8
+_connection.FIRST_REQUEST = 8
 
 def tell(address):
     print(f"round {number}: serves at {address} as {os.getpid()}", flush=True)

@@ -20,8 +20,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
-from trio_run._listeners import _stream
-from trio_run._listeners._stream import Connection
+from trio_run._listeners import _connection, _linger, _tls
+from trio_run._listeners._connection import Connection
 
 from ..process import open_program
 from .serving import (
@@ -99,14 +99,14 @@ async def clogged_pair() -> tuple[Connection, Connection]:
 async def test_a_connection_obeys_trios_contract_of_a_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_stream, "_LINGER", 0.01)
+    monkeypatch.setattr(_linger, "LINGER", 0.01)
     await trio.testing.check_two_way_stream(pair, clogged_pair)
 
 
 async def test_a_connection_obeys_trios_contract_of_a_half_closeable_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_stream, "_LINGER", 0.01)
+    monkeypatch.setattr(_linger, "LINGER", 0.01)
     await trio.testing.check_half_closeable_stream(pair, clogged_pair)
 
 
@@ -495,7 +495,7 @@ async def serving_one(**options: Any) -> AsyncIterator[Server]:
 async def test_rule_03_a_the_first_request_of_a_queued_client_may_still_be_on_its_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_stream, "_FIRST_REQUEST", TIMEOUT)
+    monkeypatch.setattr(_connection, "FIRST_REQUEST", TIMEOUT)
     async with serving_one() as server:
         async with server.connect_now() as client:
             server.group.stop()
@@ -958,7 +958,7 @@ async def test_rule_05_unread_input_does_not_eat_the_reply_of_a_handler_that_fai
 async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_stream, "_LINGER", 0.001)
+    monkeypatch.setattr(_linger, "LINGER", 0.001)
     sent: list[int] = []
 
     async def handler(stream: Connection) -> None:
@@ -984,7 +984,7 @@ async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stoppe
 async def test_rule_05_a_request_while_the_reply_is_on_its_way_does_not_eat_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_stream, "_LINGER", TIMEOUT)
+    monkeypatch.setattr(_linger, "LINGER", TIMEOUT)
     sent: list[int] = []
 
     async def handler(stream: Connection) -> None:
@@ -1178,7 +1178,7 @@ async def test_rule_05_tls_a_handshake_that_takes_too_long_is_a_line(
         async with await server.connect() as client:
             began = trio.current_time()
             assert await read_to_end(client) == b""
-            assert trio.current_time() - began == pytest.approx(_stream._HANDSHAKE_TIMEOUT)
+            assert trio.current_time() - began == pytest.approx(_tls.HANDSHAKE_TIMEOUT)
             [record] = lines_of(caplog, "no TLS handshake with")
             assert f"{name_of(client)}: it took too long" in record.getMessage()
 
@@ -1190,7 +1190,7 @@ async def test_rule_05_tls_a_client_that_never_shakes_hands_does_not_hold_up_the
         async with await server.connect() as client:
             await wait_all_tasks_blocked()
             await server.stop()
-            assert server.report.duration == pytest.approx(_stream._FIRST_REQUEST)
+            assert server.report.duration == pytest.approx(_connection.FIRST_REQUEST)
             assert await read_to_end(client) == b""
 
 
@@ -1199,7 +1199,7 @@ async def test_rule_05_tls_a_handshake_under_way_at_the_stop_is_finished_and_ans
     client_context: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_stream, "_FIRST_REQUEST", TIMEOUT)
+    monkeypatch.setattr(_connection, "FIRST_REQUEST", TIMEOUT)
     async with serving(echo, ssl_context=server_context) as server:
         connected = await server.connect()
         await wait_all_tasks_blocked()
@@ -1378,7 +1378,7 @@ async def test_a_tls_stream_has_the_credentials_of_its_connection(
     server_context: ssl.SSLContext,
 ) -> None:
     left, right = await pair()
-    stream = _stream.TLSConnection(left, server_context)
+    stream = _tls.TLSConnection(left, server_context)
     assert stream.credentials == left.credentials
     assert stream.credentials is not None
     assert stream.credentials.pid == os.getpid()
@@ -1463,5 +1463,5 @@ async def test_rule_05_tls_a_client_that_trickles_its_handshake_does_not_hold_up
             nursery.start_soon(trickle)
             await wait_all_tasks_blocked()
             await server.stop()
-            assert server.report.duration == pytest.approx(_stream._FIRST_REQUEST)
+            assert server.report.duration == pytest.approx(_connection.FIRST_REQUEST)
             nursery.cancel_scope.cancel()

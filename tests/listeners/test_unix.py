@@ -24,8 +24,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import CannotStart, TCPListener, UnixListener, busy
 from trio_run._inside import Inside
-from trio_run._listeners import _stream
-from trio_run._listeners._stream import Connection, TLSConnection
+from trio_run._listeners import _connection
+from trio_run._listeners._connection import Connection
+from trio_run._listeners._tls import TLSConnection
 
 from ..process import Program, open_program
 from .serving import (
@@ -1214,7 +1215,7 @@ async def test_rule_05_tls_a_failed_handshake_is_a_line_with_the_clients_process
 async def test_no_descriptor_is_left_open(
     path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_stream, "_FIRST_REQUEST", 0.01)
+    monkeypatch.setattr(_connection, "FIRST_REQUEST", 0.01)
 
     async def handler(stream: Connection) -> None:
         chunk = await stream.receive_some()

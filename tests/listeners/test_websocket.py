@@ -35,8 +35,8 @@ from wsproto.events import (
 
 from trio_run import Group, busy, cancel_on_stop, stopping
 from trio_run._inside import place
-from trio_run._listeners import _stream
-from trio_run._listeners._stream import Connection
+from trio_run._listeners import _connection
+from trio_run._listeners._connection import Connection
 from trio_run._listeners._websocket import WebSocketListener
 
 from ..process import open_program
@@ -638,7 +638,7 @@ async def test_rule_09_messages_queued_behind_a_busy_one_are_not_begun() -> None
 async def test_rule_09_a_message_handed_out_as_the_stop_comes_is_answered(
     _again: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = WebSocketListener._tell
+    tell = WebSocketListener._drain_one
     websockets: list[WebSocketConnection] = []
 
     async def handler(request: WebSocketRequest) -> None:
@@ -656,7 +656,7 @@ async def test_rule_09_a_message_handed_out_as_the_stop_comes_is_answered(
 
     async with listening(handler) as server, opened(server) as client:
         await wait_all_tasks_blocked()
-        monkeypatch.setattr(WebSocketListener, "_tell", hand_out_and_tell)
+        monkeypatch.setattr(WebSocketListener, "_drain_one", hand_out_and_tell)
         server.group.stop()
         assert await client.hear() == "and whom?"
         await wait_all_tasks_blocked()
@@ -952,7 +952,7 @@ async def test_rule_09_a_client_whose_handler_has_not_accepted_yet_gets_503() ->
 async def test_rule_09_a_handshake_that_arrives_as_the_stop_comes_gets_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tell = WebSocketListener._tell
+    tell = WebSocketListener._drain_one
     arrived: list[Callable[[], object]] = []
 
     async def keep(self: WebSocketConnection, event: Any) -> None:
@@ -971,7 +971,7 @@ async def test_rule_09_a_handshake_that_arrives_as_the_stop_comes_gets_503(
     async with listening(handler) as server, await server.connect() as stream:
         await stream.send_all(REQUEST)
         await wait_all_tasks_blocked()
-        monkeypatch.setattr(WebSocketListener, "_tell", arrive_and_tell)
+        monkeypatch.setattr(WebSocketListener, "_drain_one", arrive_and_tell)
         server.group.stop()
         assert await answer_of(stream) == b"HTTP/1.1 503 Service Unavailable"
         await server.stop()
@@ -1113,7 +1113,7 @@ async def test_rule_05_tls_a_client_still_in_its_handshake_gets_503(
 async def test_rule_05_tls_a_client_in_the_accept_queue_gets_503(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_stream, "_FIRST_REQUEST", TIMEOUT)
+    monkeypatch.setattr(_connection, "FIRST_REQUEST", TIMEOUT)
     async with listening(echo, ssl_context=contexts[0]) as server:
         transport = server.connect_now()
         server.group.stop()

@@ -5,11 +5,12 @@ What happens to what comes in is each listener's own business.
 
 from __future__ import annotations
 
+import abc
 import errno
 import os
 import socket as stdlib_socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -36,8 +37,44 @@ class CannotListen(CannotStart, OSError):
         self.errno = number
 
 
+class Endpoint(abc.ABC):
+    """Where a listener for streams listens: its sockets, from their opening to their close."""
+
+    def __init__(self, given: Sequence[stdlib_socket.socket] | None) -> None:
+        check_given(given)
+        self.sockets = list(given or ())
+
+    @abc.abstractmethod
+    async def open(self, backlog: int) -> None:
+        """Have the sockets listen, those that were given or new ones.
+
+        Raises:
+          CannotListen: if they can't.
+        """
+
+    @property
+    def addresses(self) -> tuple[Any, ...]:
+        """Where clients find it."""
+        return tuple(listening.getsockname() for listening in self.sockets)
+
+    def disappear(self) -> None:  # noqa: B027 - not every address is a thing that can be removed
+        """No client is to come any more, though the sockets still listen.
+
+        Raises:
+          OSError: if there is something that can't be removed: ``filename`` says what.
+        """
+
+    def close(self) -> None:
+        """Close the sockets, if they are not closed yet."""
+        for listening in self.sockets:
+            listening.close()
+
+
 def format_address(address: object) -> str:
-    """An address as people write it: "127.0.0.1:80", "[::1]:80", a path, or "@name" for an abstract one."""
+    """An address as people write it.
+
+    That is "127.0.0.1:80", "[::1]:80", a path, or "@name" for an abstract Unix socket.
+    """
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
@@ -104,7 +141,10 @@ async def bind_internet(
     *,
     reuse_port: bool,
 ) -> None:
-    """Bind a socket for each address of the host, and append each to the list, whose owner closes them."""
+    """Bind a socket for each address of the host.
+
+    Each is appended to the list as soon as it is there. Whoever owns the list closes them.
+    """
     name = os.fsdecode(host) if isinstance(host, bytes) else host
     where = f"{'*' if name is None else name}:{port}"
     try:

@@ -1,4 +1,7 @@
-"""HypercornServer: the actor around Hypercorn, for those who need HTTP/2 or HTTP/3. How it drains is Hypercorn's own business."""
+"""HypercornServer: the actor around Hypercorn, for those who need HTTP/2 or HTTP/3.
+
+How it drains is Hypercorn's own business.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,19 @@ if TYPE_CHECKING:
 
 
 class HypercornServer:
-    """An actor that serves an ASGI app with Hypercorn: HTTP/1.1, HTTP/2 and, with its extra h3, HTTP/3.
+    """An actor that serves an ASGI app with Hypercorn.
 
-    It needs the extra ``hypercorn``. Where HTTP/1.1 is enough, as behind a proxy that speaks the rest,
-    :class:`HTTPListener` is what stops without a loss. Of Hypercorn 0.18 a stop can expect less:
+    That speaks HTTP/1.1, HTTP/2 and, with its extra h3, HTTP/3. It needs the extra ``hypercorn``.
+    Where HTTP/1.1 is enough, as behind a proxy that speaks the rest, :class:`HTTPListener` is what
+    stops without a loss. Of Hypercorn 0.18 a stop can expect less:
 
-    * At rest it drains well. Under load it closes connections whose next request is just being read: such a request may
-      have reached the app, and is never answered.
-    * Connections that are still open end after ``config.graceful_timeout`` seconds (its default is 3), and under load the stop
-      takes all of that. Make it shorter than the grace, or the grace cuts first.
-    * :class:`busy` and :func:`stopping` know the actor, not a request: a busy block holds the actor's soft cancel off, not Hypercorn's timeout.
+    * At rest it drains well. Under load it closes connections whose next request is just being
+      read: such a request may have reached the app, and is never answered.
+    * Connections that are still open end after ``config.graceful_timeout`` seconds (its default is
+      3), and under load the stop takes all of that. Make it shorter than the grace, or the grace
+      cuts first.
+    * :class:`busy` and :func:`stopping` know the actor, not a request: a busy block holds the
+      actor's soft cancel off, not Hypercorn's timeout.
 
     Args:
       app: an ASGI app that runs on Trio.
@@ -78,9 +84,8 @@ class HypercornServer:
         lifespan = Lifespan(self._app, self.name)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            if (
-                scope["type"] == "lifespan"
-            ):  # that of Hypercorn, which has none of the app's failures stop it
+            # That of Hypercorn, which has none of the app's failures stop it.
+            if scope["type"] == "lifespan":
                 for _ in range(2):
                     message = await receive()
                     await send({"type": f"{message['type']}.complete"})

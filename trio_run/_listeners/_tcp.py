@@ -6,49 +6,90 @@ import contextlib
 import socket as stdlib_socket
 from typing import TYPE_CHECKING
 
-from ._bind import bind_internet, check_internet, check_sockets, listen
-from ._stream import Connection, Drain, StreamListener, TLSConnection
+from ._bind import Endpoint, bind_internet, check_internet, check_sockets, listen
+from ._stream import Drain, StreamListener, for_stream
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ._connection import Connection
+    from ._tls import TLSConnection
+
+
+class TCPEndpoint(Endpoint):
+    """A TCP port, on one address or several."""
+
+    def __init__(
+        self,
+        listener: str,
+        host: str | bytes | None,
+        port: int | None,
+        sockets: Sequence[stdlib_socket.socket] | None,
+        *,
+        reuse_port: bool,
+    ) -> None:
+        check_internet(listener, host, port, sockets, reuse_port=reuse_port)
+        super().__init__(sockets)
+        self._host = host
+        self._port = port
+        self._reuse_port = reuse_port
+
+    async def open(self, backlog: int) -> None:
+        kind = stdlib_socket.SOCK_STREAM
+        if not self.sockets:
+            await bind_internet(
+                self.sockets, self._host, self._port, kind, reuse_port=self._reuse_port
+            )
+        check_sockets(self.sockets, kind, "it is not a TCP socket")
+        for bound in self.sockets:
+            # As trio.SocketStream has them. What is accepted inherits them: that saves a system
+            # call each.
+            bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError, AttributeError):
+                bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14)
+            listen(bound, backlog)
+
 
 class TCPListener(StreamListener):
     """An actor that serves TCP, or TLS over TCP, and drains when it is interrupted.
 
-    ``handler(stream)`` is called for each client in a task of its own, and the stream closed when it returns: a
-    handler for :func:`trio.serve_tcp` works unchanged. One that raises is logged with its client's address,
-    and closes that connection only.
+    ``handler(stream)`` is called for each client in a task of its own, and the stream closed when
+    it returns. A handler for :func:`trio.serve_tcp` works unchanged. One that raises is logged with
+    its client's address, and closes that connection only.
 
-    Interrupted, the listener serves the clients that the kernel has already accepted, closes its sockets, tells
-    every connection to end, and waits for the handlers, until its grace or its group's is over; the
-    rest is cut. Told to end, by ``drain``:
+    Interrupted, the listener serves the clients that the kernel has already accepted and closes its
+    sockets. It drains every connection and waits for the handlers, until its grace or its group's
+    is over. The rest is cut. What a handler sees of that depends on ``drain``:
 
-    * "eof": the handler reads end of file, after what has already arrived, as if the client had hung up.
-    * "wait": nothing; the handlers have until the grace is over.
-    * "cancel": the handler is cancelled.
+    * "eof": it reads end of file, after what has already arrived, as if the client had hung up.
+    * "wait": nothing. It has until the grace is over.
+    * "cancel": it is cancelled.
 
-    A handler inside :class:`busy` is told when its block ends.
+    A connection whose handler is inside :class:`busy` drains when that block ends.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 
     Args:
       handler: an async function of one stream.
-      port: where to listen; 0 lets the kernel choose, and ``addresses`` tells what. None with ``sockets``.
+      port: where to listen. With 0 the kernel chooses, and ``addresses`` says what. None with
+        ``sockets``.
       host: an address or a name to listen on, None for every interface.
       backlog: how many clients the kernel may hold for us, None for as many as it will.
-      ssl_context: speak TLS. The handler's stream is then like a :class:`trio.SSLStream`, its handshake done.
+      ssl_context: speak TLS. The handler's stream is then like a :class:`trio.SSLStream`, its
+        handshake done.
       drain: see above.
-      max_connections: how many to serve at once; further clients wait in the kernel's queue. None is no limit.
+      max_connections: how many to serve at once. Further clients wait in the kernel's queue. None
+        is no limit.
       reuse_port: share the port with other processes that do the same (SO_REUSEPORT).
       sockets: listen on these, already bound, instead. They are closed in the end.
       name: its name in logs and the report.
-      grace: how many seconds it may drain; None for as long as the group's.
+      grace: how many seconds it may drain, None for as long as the group's.
 
     Raises:
       TypeError, ValueError: for an argument that can't be right.
-      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the address too.
+      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the
+        address too.
     """
 
     def __init__(
@@ -67,31 +108,13 @@ class TCPListener(StreamListener):
         name: str | None = None,
         grace: float | None = None,
     ) -> None:
-        check_internet("TCPListener", host, port, sockets, reuse_port=reuse_port)
         super().__init__(
-            handler,
+            TCPEndpoint("TCPListener", host, port, sockets, reuse_port=reuse_port),
+            for_stream(handler),
             name=name or ("tls" if ssl_context else "tcp") + (f":{port}" if port else ""),
             backlog=backlog,
             ssl_context=ssl_context,
             drain=drain,
             max_connections=max_connections,
-            sockets=sockets,
             grace=grace,
         )
-        self._host = host
-        self._port = port
-        self._reuse_port = reuse_port
-
-    async def _open(self) -> None:
-        kind = stdlib_socket.SOCK_STREAM
-        if not self._sockets:
-            await bind_internet(
-                self._sockets, self._host, self._port, kind, reuse_port=self._reuse_port
-            )
-        check_sockets(self._sockets, kind, "it is not a TCP socket")
-        for bound in self._sockets:
-            # As trio.SocketStream has them. What is accepted inherits them: that saves a system call each.
-            bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-            with contextlib.suppress(OSError, AttributeError):
-                bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14)
-            listen(bound, self._backlog)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._errors import split_cancelled
+from .._errors import Ending
 from ._bind import CannotListen, bind_internet, check_internet, check_sockets, format_address
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _AT_ONCE = 100  # datagrams taken before others get their turn
 _SMALLEST_IN_QUEUE = 64  # bytes of the kernel's buffer: no datagram takes less, on any platform
 _SO_MEMINFO, _MEMINFO = 55, struct.Struct("9I")  # Linux; the last number counts what was dropped
 
-# What became of an earlier reply, where the kernel tells that to who receives next.
+# What became of an earlier reply. The kernel may raise that at the next receive.
 _ABOUT_A_REPLY = frozenset(
     {errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETRESET, errno.EHOSTUNREACH, errno.ENETUNREACH}
 )
@@ -49,12 +49,12 @@ class Datagram:
     async def reply(self, data: bytes | bytearray | memoryview) -> None:
         """Send a datagram back to where this one came from.
 
-        It leaves from the port that this one came to. Where the listener has no host, the kernel chooses which of the
-        machine's addresses it leaves from.
+        It leaves from the port that this one came to. Where the listener has no host, the kernel
+        chooses which of the machine's addresses it leaves from.
 
         Raises:
           OSError: if the kernel won't send it: it is too long, say.
-          trio.ClosedResourceError: if the listener has closed while it waited for room to send it.
+          trio.ClosedResourceError: if the listener has closed while it waited for room to send.
         """
         await trio.lowlevel.checkpoint()
         await self._port.send(data, self.address)
@@ -106,44 +106,49 @@ class _Port:
             yield datagram
 
     def dropped(self) -> int:
-        """How many datagrams the kernel had no room for; 0 where it does not tell."""
+        """How many datagrams the kernel had no room for; 0 where nobody knows."""
         if sys.platform != "linux":  # pragma: no cover - tested on Linux
             return 0
         try:
-            told = self.socket.getsockopt(stdlib_socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+            size = _MEMINFO.size
+            packed = self.socket.getsockopt(stdlib_socket.SOL_SOCKET, _SO_MEMINFO, size)
         except OSError:  # an old kernel, or an imitation of one
             return 0
-        count: int = _MEMINFO.unpack(told)[-1]
+        count: int = _MEMINFO.unpack(packed)[-1]
         return count
 
 
 class UDPListener:
-    """An actor that handles datagrams, and finishes what the kernel has queued when it is interrupted.
+    """An actor that handles datagrams, at a stop those too that the kernel has queued.
 
-    ``handler(datagram)`` is called for each :class:`Datagram` in a task of its own. One that raises is logged with
-    the sender's address, and the others go on.
+    ``handler(datagram)`` is called for each :class:`Datagram` in a task of its own. One that raises
+    is logged with the sender's address, and the others go on.
 
-    Interrupted, the listener takes what the kernel had queued by then, and nothing that comes later; it waits until all
-    of that is handled, or its grace or its group's is over, and closes.
+    Interrupted, the listener takes what the kernel had queued by then, and nothing that comes
+    later. It waits until all of that is handled, or its grace or its group's is over, and closes.
 
-    Its status is "3 datagrams in work, 1,204 handled", with how many failed and how many the kernel dropped, where
-    there are such and the platform (Linux) tells; in the end also how many were cut, or never came to be handled.
+    Its status is "3 datagrams in work, 1,204 handled". Where there are such it says how many
+    failed, how many the kernel dropped (known on Linux), and in the end how many were cut, or never
+    came to be handled.
 
     Args:
       handler: an async function of one datagram.
-      port: where to listen; 0 lets the kernel choose, and ``addresses`` tells what. None with ``sockets``.
+      port: where to listen. With 0 the kernel chooses, and ``addresses`` says what. None with
+        ``sockets``.
       host: an address or a name to listen on, None for every interface, IPv4 and IPv6.
-      max_tasks: how many handlers may run at once; further datagrams wait in the kernel's queue, as long as
-        there is room.
-      reuse_port: share the port with other processes that do the same (SO_REUSEPORT). While one of them drains, what the
-        kernel still gives to its socket is lost: stop sending to it first.
-      sockets: use these, already bound, instead; with a larger SO_RCVBUF, for instance. They are closed in the end.
+      max_tasks: how many handlers may run at once. Further datagrams wait in the kernel's queue, as
+        long as there is room.
+      reuse_port: share the port with other processes that do the same (SO_REUSEPORT). While one of
+        them drains, what the kernel still gives to its socket is lost: stop sending to it first.
+      sockets: use these, already bound, instead: with a larger SO_RCVBUF, for instance. They are
+        closed in the end.
       name: its name in logs and the report.
-      grace: how many seconds it may drain; None for as long as the group's.
+      grace: how many seconds it may drain, None for as long as the group's.
 
     Raises:
       TypeError, ValueError: for an argument that can't be right.
-      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the address too.
+      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the
+        address too.
     """
 
     def __init__(
@@ -191,8 +196,8 @@ class UDPListener:
             "cut": self._cut,
             "dropped by the kernel": dropped,
         }
-        told = (f"{count:,} {what}" for what, count in counts.items() if count)
-        return ", ".join(told) or "0 handled"
+        parts = (f"{count:,} {what}" for what, count in counts.items() if count)
+        return ", ".join(parts) or "0 handled"
 
     def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
         """Begin to drain."""
@@ -201,7 +206,10 @@ class UDPListener:
     async def execute(
         self, *, task_status: trio.TaskStatus[Sequence[Any]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Handle datagrams until interrupted and drained. Started with its addresses when it listens."""
+        """Handle datagrams until interrupted and drained.
+
+        Started with its addresses when it listens.
+        """
         try:
             kind = stdlib_socket.SOCK_DGRAM
             if not self._sockets:
@@ -226,7 +234,7 @@ class UDPListener:
                 while self._left:
                     await self._wait_for_room()
                     self._hand_out(self._left.popleft())
-            # The handlers have kept theirs to themselves.
+            # The handlers have kept their cancels to themselves.
             await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             for port in self._ports:  # still there: it was cut before it could drain
@@ -264,18 +272,16 @@ class UDPListener:
 
     async def _handle(self, datagram: Datagram) -> None:
         try:
-            await self._handler(datagram)
-        except BaseException as exc:
-            cancelled, error = split_cancelled(exc)
-            if error is not None and not isinstance(error, Exception):
-                raise
-            if error is not None:
+            with Ending() as ending:
+                await self._handler(datagram)
+            if ending.error is not None:
                 self._failed += 1
                 sender = format_address(datagram.address)
+                error = ending.error
                 logger.error("%s: the handler failed for %s", self.name, sender, exc_info=error)
-            self._cut += cancelled
-        else:
-            self._handled += 1
+            elif not ending.cancelled:
+                self._handled += 1
+            self._cut += ending.cancelled
         finally:
             self._tasks -= 1
             self._room.set()

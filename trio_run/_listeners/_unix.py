@@ -2,15 +2,19 @@
 
 What happens to the connections is decided in _stream.
 
-At the start it binds beside the path, sets the mode, listens, and only then moves the socket to its path: by a rename
-over a stale one, by a link where there is nothing. So it is there only when it listens, with its mode from the first
-moment; but of two processes that find the same stale one at the same moment, the later rename wins. At a stop it removes the path, if what is there is still its own,
-while it still listens; then it accepts the clients that came that way, and closes. As nobody takes a socket that
-listens for a stale one, nobody can have put another in its place between the look and the removal.
+At the start it binds beside the path, sets the mode and listens. Only then it moves the socket to
+its path: by a rename over a stale one, by a link where there is nothing. So the socket is there
+only when it listens, with its mode from the first moment. But of two processes that find the same
+stale one at the same moment, the later rename wins.
+
+At a stop it removes the path, if what is there is still its own, while it still listens. Then it
+accepts the clients that came that way, and closes. As nobody takes a socket that listens for a
+stale one, nobody can have put another in its place between the look and the removal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -18,14 +22,17 @@ import socket as stdlib_socket
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ._bind import CannotListen, check_sockets, format_address, listen
-from ._stream import Connection, Drain, StreamListener, TLSConnection, logger
+from ._bind import CannotListen, Endpoint, check_sockets, format_address, listen
+from ._stream import Drain, StreamListener, for_stream
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
+
+    from ._connection import Connection
+    from ._tls import TLSConnection
 
 _LONGEST = 107  # bytes: sun_path on Linux, without its final zero
 _RANDOM = 4  # bytes in the name that it has before it is renamed
@@ -33,28 +40,105 @@ _TRIES = 1000  # to find one that is free
 _NOT_UNIX = "it is not a Unix stream socket"
 
 
+class UnixEndpoint(Endpoint):
+    """A path in the file system, or an abstract address."""
+
+    def __init__(
+        self,
+        listener: str,
+        path: str | bytes | os.PathLike[str] | None,
+        sockets: Sequence[stdlib_socket.socket] | None,
+        *,
+        mode: int,
+    ) -> None:
+        if not hasattr(stdlib_socket, "AF_UNIX"):  # pragma: no cover - there is one on Linux
+            raise ValueError(f"{listener}: this platform has no Unix sockets")
+        if (path is None) == (sockets is None):
+            raise ValueError(f"{listener} takes either a path or sockets")
+        if not isinstance(mode, int) or not 0 <= mode <= 0o777:
+            raise ValueError(f"mode must be permissions, such as 0o600, not {mode!r}")
+        self.path = _check_path(path) if path is not None else ""
+        super().__init__(sockets)
+        self._mode = mode
+        self._own: tuple[Path, os.stat_result] | None = None  # the socket's file: where, and which
+
+    @property
+    def addresses(self) -> tuple[Any, ...]:
+        """Its path, where it has one: its sockets bear the name that they had before they moved."""
+        return (self.path,) if self.path else super().addresses
+
+    async def open(self, backlog: int) -> None:
+        check_sockets(self.sockets, stdlib_socket.SOCK_STREAM, _NOT_UNIX, (stdlib_socket.AF_UNIX,))
+        for given in self.sockets:
+            if not given.getsockname():
+                raise CannotListen("a socket", OSError(errno.EINVAL, "it is not bound"))
+            listen(given, backlog)
+        if not self.sockets:
+            try:
+                self._appear(backlog)
+            except OSError as exc:
+                raise CannotListen(format_address(self.path), exc) from exc
+
+    def _appear(self, backlog: int) -> None:
+        bound = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+        self.sockets.append(bound)
+        bound.setblocking(False)
+        if self.path.startswith("\0"):
+            bound.bind(self.path)
+            bound.listen(backlog)
+            return
+        stale = _check_free(self.path)
+        path = Path(self.path)
+        beside = _beside(path)
+        bound.bind(str(beside))
+        file = beside.lstat()
+        self._own = beside, file
+        beside.chmod(self._mode)
+        bound.listen(backlog)
+        if stale:
+            beside.rename(path)
+        else:
+            # Unlike a rename, a link does not replace what has come there meanwhile.
+            path.hardlink_to(beside)
+            beside.unlink()
+        # By the stop the process may have gone to another directory.
+        self._own = path.absolute(), file
+
+    def disappear(self) -> None:
+        if self._own is None:
+            return
+        path, file = self._own
+        self._own = None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), file):
+                path.unlink()
+
+
 class UnixListener(StreamListener):
-    """An actor that serves a Unix socket, and drains when it is interrupted: as :class:`TCPListener` does.
+    """An actor that serves a Unix socket, and drains when interrupted, as :class:`TCPListener`.
 
-    The socket appears at its path only when it listens, with its mode. A stale socket there, left by a process that
-    was killed, is replaced; anything else is an error and is left alone, a socket that somebody listens on included.
-    When it is interrupted the path is removed at once, if it is still its own: so a new process can take the path
-    over while this one drains.
+    The socket appears at its path only when it listens, with its mode. A stale socket there, left
+    by a process that was killed, is replaced. Anything else is an error and is left alone, a socket
+    that somebody listens on included. When it is interrupted the path is removed at once, if it is
+    still its own: so a new process can take the path over while this one drains.
 
-    A handler may ask its stream's ``credentials``, the (pid, uid, gid) of the client's process; None where the
-    platform does not tell.
+    A handler may look at its stream's ``credentials``, the (pid, uid, gid) of the client's process.
+    They are None where the platform does not know them.
 
     Args:
       handler: an async function of one stream.
-      path: where the socket is to be. One that begins with a zero byte is an abstract address (Linux), which has
-        neither a file nor a mode.
+      path: where the socket is to be. One that begins with a zero byte is an abstract address
+        (Linux), which has neither a file nor a mode.
       mode: the permissions of the socket.
-      sockets: listen on these, already bound, instead. They are closed in the end, and their paths left alone.
+      sockets: listen on these, already bound, instead. They are closed in the end, and their paths
+        left alone.
       backlog, ssl_context, drain, max_connections, name, grace: as for :class:`TCPListener`.
 
     Raises:
-      TypeError, ValueError: for an argument that can't be right, such as a path longer than the kernel allows.
-      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the path too.
+      TypeError, ValueError: for an argument that can't be right, such as a path longer than the
+        kernel allows.
+      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the path
+        too.
     """
 
     def __init__(
@@ -72,78 +156,17 @@ class UnixListener(StreamListener):
         name: str | None = None,
         grace: float | None = None,
     ) -> None:
-        if not hasattr(stdlib_socket, "AF_UNIX"):  # pragma: no cover - there is one on Linux
-            raise ValueError("UnixListener: this platform has no Unix sockets")
-        if (path is None) == (sockets is None):
-            raise ValueError("UnixListener takes either a path or sockets")
-        if not isinstance(mode, int) or not 0 <= mode <= 0o777:
-            raise ValueError(f"mode must be permissions, such as 0o600, not {mode!r}")
-        self._path = _check_path(path) if path is not None else ""
-        self._mode = mode
+        endpoint = UnixEndpoint("UnixListener", path, sockets, mode=mode)
         super().__init__(
-            handler,
-            name=name or (f"unix:{format_address(self._path)}" if self._path else "unix"),
+            endpoint,
+            for_stream(handler),
+            name=name or (f"unix:{format_address(endpoint.path)}" if endpoint.path else "unix"),
             backlog=backlog,
             ssl_context=ssl_context,
             drain=drain,
             max_connections=max_connections,
-            sockets=sockets,
             grace=grace,
         )
-        self._own: tuple[Path, os.stat_result] | None = None  # the socket's file: where, and which
-
-    async def _open(self) -> None:
-        check_sockets(self._sockets, stdlib_socket.SOCK_STREAM, _NOT_UNIX, (stdlib_socket.AF_UNIX,))
-        for given in self._sockets:
-            if not given.getsockname():
-                raise CannotListen("a socket", OSError(errno.EINVAL, "it is not bound"))
-            listen(given, self._backlog)
-        if not self._sockets:
-            try:
-                self._appear()
-            except OSError as exc:
-                raise CannotListen(format_address(self._path), exc) from exc
-
-    def _appear(self) -> None:
-        bound = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
-        self._sockets.append(bound)
-        bound.setblocking(False)
-        if self._path.startswith("\0"):
-            bound.bind(self._path)
-            bound.listen(self._backlog)
-            return
-        stale = _check_free(self._path)
-        path = Path(self._path)
-        beside = _beside(path)
-        bound.bind(str(beside))
-        file = beside.lstat()
-        self._own = beside, file
-        beside.chmod(self._mode)
-        bound.listen(self._backlog)
-        if stale:
-            beside.rename(path)
-        else:
-            # Unlike a rename, a link does not replace what has come there meanwhile.
-            path.hardlink_to(beside)
-            beside.unlink()
-        # By the stop the process may have gone to another directory.
-        self._own = path.absolute(), file
-
-    def _disappear(self) -> None:
-        if self._own is None:
-            return
-        path, file = self._own
-        self._own = None
-        try:
-            if os.path.samestat(path.lstat(), file):
-                path.unlink()
-        except FileNotFoundError:
-            pass
-        except OSError as exc:  # it has given up its rights, say: that is no reason to lose clients
-            logger.warning("%s: cannot remove %s: %s", self.name, path, exc.strerror)
-
-    def _address(self, listening: stdlib_socket.socket) -> object:
-        return self._path or listening.getsockname()
 
 
 def _check_path(path: str | bytes | os.PathLike[str]) -> str:
@@ -154,7 +177,8 @@ def _check_path(path: str | bytes | os.PathLike[str]) -> str:
         raise ValueError("the path of a UnixListener can't be empty")
     if length > _LONGEST:
         raise ValueError(
-            f"the path of a Unix socket can have {_LONGEST} bytes, and this one has {length}: {text!r}"
+            f"the path of a Unix socket can have {_LONGEST} bytes, and this one has {length}: "
+            f"{text!r}"
         )
     if "\0" in text and not abstract:
         raise ValueError(f"the path of a Unix socket can't have a zero byte in it: {text!r}")
@@ -164,7 +188,7 @@ def _check_path(path: str | bytes | os.PathLike[str]) -> str:
 
 
 def _beside(path: Path) -> Path:
-    """A free name in the same directory, made shorter where the kernel would not take the whole path."""
+    """A free name in the same directory, made shorter where the kernel takes no longer path."""
     room = _LONGEST - len(os.fsencode(path)) + len(os.fsencode(path.name))
     for _ in range(_TRIES):
         beside = path.with_name(("." + secrets.token_hex(_RANDOM))[-room:])
@@ -176,7 +200,7 @@ def _beside(path: Path) -> Path:
 
 
 def _check_free(path: str) -> bool:
-    """See that there is nothing at the path but, at the most, a stale socket: whether there is one."""
+    """See that there is nothing at the path but a stale socket. Returns whether there is one."""
     try:
         found = Path(path).lstat()
     except FileNotFoundError:

@@ -1,5 +1,6 @@
-"""WebSocketListener: how a WebSocket is opened, and how it is told to end. The protocol is trio-websocket's.
+"""WebSocketListener: how a WebSocket is opened, and how it drains.
 
+The protocol is spoken by trio-websocket.
 What happens to connections in general is decided in _stream, where they are listened for in _tcp.
 """
 
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._inside import place, stopping
-from ._bind import check_internet
-from ._stream import Connection, TLSConnection
-from ._tcp import TCPListener
+from .._inside import stopping
+from ._connection import Connection
+from ._stream import StreamListener
+from ._tcp import TCPEndpoint
 
 if TYPE_CHECKING:
     import socket as stdlib_socket
@@ -23,40 +24,46 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection, WebSocketRequest
 
+    from ._tls import TLSConnection
+
 _NORMAL, _GOING_AWAY, _INTERNAL_ERROR = 1000, 1001, 1011  # codes of a Close
 _WHY = "going away"
 _SERVER_ERROR, _UNAVAILABLE = 500, 503  # of a handshake
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class WebSocketListener(TCPListener):
-    """An actor that serves WebSockets, and closes them with 1001 (going away) when it is interrupted.
+class WebSocketListener(StreamListener):
+    """An actor that serves WebSockets, and closes them with 1001 (going away) when interrupted.
 
     It needs the extra ``websocket``, which is trio-websocket. ``handler(request)`` is one for
-    :func:`trio_websocket.serve_websocket`: it calls ``await request.accept()``, and the WebSocket is closed when it
-    returns. It may let ConnectionClosed pass; any other exception is logged with the client's address, and its client gets Close 1011, or
-    500 if it was not accepted yet.
+    :func:`trio_websocket.serve_websocket`: it calls ``await request.accept()``, and the WebSocket
+    is closed when it returns. It may let ConnectionClosed pass. Any other exception is logged with
+    the client's address, and its client gets Close 1011, or 500 if it was not accepted yet.
 
-    Interrupted, the listener answers new handshakes with 503, sends every open WebSocket Close 1001, one whose handler is
-    inside :class:`busy` when its block ends, and waits for the clients to close and the handlers to
-    return, until its grace or its group's is over; the rest is cut. The handlers get no further message then, but
-    ConnectionClosed; a message they have is answered if ``with busy():`` comes right after ``get_message()``.
+    Interrupted, the listener answers new handshakes with 503 and sends every open WebSocket Close
+    1001. One whose handler is inside :class:`busy` gets it when that block ends. The listener waits
+    for the clients to close and the handlers to return, until its grace or its group's is over. The
+    rest is cut. The handlers get no further message then, but ConnectionClosed. A message that they
+    have is answered if ``with busy():`` comes right after ``get_message()``.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 
     Args:
       handler: an async function of one :class:`trio_websocket.WebSocketRequest`.
       message_queue_size: how many messages are read ahead of the handler.
-      max_message_size: how many bytes a message may have; a longer one ends the connection with Close 1009.
+      max_message_size: how many bytes a message may have. A longer one ends the connection with
+        Close 1009.
       connect_timeout: how many seconds a client may take for its handshake.
-      disconnect_timeout: how many seconds it may take to answer the Close when its handler has returned.
+      disconnect_timeout: how many seconds it may take to answer the Close when its handler has
+        returned.
       port, host, backlog, ssl_context, max_connections, reuse_port, sockets, name, grace: as for
         :class:`TCPListener`.
 
     Raises:
       ImportError: if the extra is not installed.
       TypeError, ValueError: for an argument that can't be right.
-      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the address too.
+      CannotStart: from :meth:`execute`, when it can't listen there: an OSError that names the
+        address too.
     """
 
     def __init__(
@@ -88,7 +95,7 @@ class WebSocketListener(TCPListener):
             raise TypeError(
                 f"the handler must be an async function of one request, not {handler!r}"
             )
-        check_internet("WebSocketListener", host, port, sockets, reuse_port=reuse_port)
+        endpoint = TCPEndpoint("WebSocketListener", host, port, sockets, reuse_port=reuse_port)
         for what, number, least in (
             ("message_queue_size", message_queue_size, 0),
             ("max_message_size", max_message_size, 1),
@@ -98,14 +105,11 @@ class WebSocketListener(TCPListener):
             if not (isinstance(number, (int, float)) and number >= least):
                 raise ValueError(f"{what} must be a number from {least} on, not {number!r}")
         super().__init__(
+            endpoint,
             self._serve_websocket,
-            port,
-            host=host,
             backlog=backlog,
             ssl_context=ssl_context,
             max_connections=max_connections,
-            reuse_port=reuse_port,
-            sockets=sockets,
             name=name or ("wss" if ssl_context else "ws") + (f":{port}" if port else ""),
             grace=grace,
         )
@@ -117,33 +121,36 @@ class WebSocketListener(TCPListener):
         self._connect_timeout = connect_timeout
         self._disconnect_timeout = disconnect_timeout
 
-    async def _serve_websocket(self, stream: Connection | TLSConnection) -> None:
-        connection = place.get()
-        assert isinstance(connection, Connection)
+    async def _serve_websocket(
+        self, connection: Connection, stream: Connection | TLSConnection
+    ) -> None:
         async with trio.open_nursery() as nursery:
             conversation = _Conversation(self._library, nursery, connection)
-            connection.at_end = conversation.tell
+            connection.at_end = conversation.drain
             try:
                 request = await self._read_request(conversation, stream)
                 if request is not None:
                     failure = await conversation.hold(request, self._websocket_handler)
                     if failure is not None:
-                        self._tell_failure(connection, failure)
+                        self.log_failure(connection, failure)
                     await self._close(conversation, failed=failure is not None)
             finally:
-                connection.at_end = conversation.told.set  # and no new task: the nursery closes
+                connection.at_end = conversation.draining.set  # and no new task: the nursery closes
             nursery.cancel_scope.cancel("the WebSocket is closed")
 
     async def _read_request(
         self, conversation: _Conversation, stream: Connection | TLSConnection
     ) -> WebSocketRequest | None:
-        """The client's handshake; None if none comes in time, or we are going away: then it is refused."""
+        """The client's handshake.
+
+        None if none comes in time, or if we are going away. Then it is refused.
+        """
         request: WebSocketRequest | None = None
         with conversation.opening, trio.move_on_after(self._connect_timeout):
             request = await self._library.wrap_server_stream(
                 conversation, _Stream(stream), **self._sizes
             )
-        if not self._draining:
+        if not self.draining:
             return request
         # If the library has refused it already, as malformed, there is nothing more to say.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -151,7 +158,7 @@ class WebSocketListener(TCPListener):
         return None
 
     async def _close(self, conversation: _Conversation, *, failed: bool) -> None:
-        going_away = self._draining or stopping()
+        going_away = self.draining or stopping()
         code = _INTERNAL_ERROR if failed else _GOING_AWAY if going_away else _NORMAL
         # Going away, its client has as long as the grace.
         with trio.move_on_after(math.inf if going_away else self._disconnect_timeout):
@@ -161,8 +168,9 @@ class WebSocketListener(TCPListener):
 class _Stream:
     """A listener's stream, as the library wants one.
 
-    It looks for the addresses of Trio's own streams only; and at the end of a closing handshake its reader and its
-    aclose() both close the stream: two at once take the close_notify from each other.
+    The library looks for the addresses of Trio's own streams only. And at the end of a closing
+    handshake its reader and its aclose() both close the stream: two at once take the close_notify
+    from each other.
     """
 
     def __init__(self, stream: Connection | TLSConnection) -> None:
@@ -192,7 +200,7 @@ class _Conversation:
         from wsproto.utilities import LocalProtocolError
 
         self._protocol_error = LocalProtocolError
-        self.told = trio.Event()
+        self.draining = trio.Event()
         self.opening = trio.CancelScope()  # around the client's part of the handshake
         self._library = library
         self._nursery = nursery
@@ -206,20 +214,25 @@ class _Conversation:
         self._nursery.start_soon(self._read, read)
 
     async def _read(self, read: Callable[[], Awaitable[object]]) -> None:
-        """The library's reader, which is not to fail for what a client does: that would cancel the handler."""
-        # The first: a handshake that is not ASCII. The other: a malformed one, whose client has left before it is told.
+        """The library's reader.
+
+        It is not to fail for what a client does: that would cancel the handler.
+        """
+        # The first is a handshake that is not ASCII. The other is a malformed one, whose client
+        # left before it got the refusal.
         with contextlib.suppress(UnicodeError, self._library.ConnectionClosed):
             while not self._read_up.is_set():
-                # A ping that crosses our Close: it needs no answer, and the client's Close is still to come.
+                # A ping that crosses our Close needs no answer. The client's Close is still to
+                # come.
                 with contextlib.suppress(self._protocol_error):
                     await read()
                     self._read_up.set()
         self._read_up.set()
         self.opening.cancel("the client is gone")
 
-    def tell(self) -> None:
-        """We are going away. It may be told again, each time it has been busy."""
-        self.told.set()
+    def drain(self) -> None:
+        """We are going away. This is called again each time that it has been busy."""
+        self.draining.set()
         self.opening.cancel(_WHY)
         for scope in self._receiving:
             scope.cancel(_WHY)
@@ -238,19 +251,19 @@ class _Conversation:
     async def hold(
         self, request: WebSocketRequest, handler: Callable[[WebSocketRequest], Awaitable[object]]
     ) -> Exception | None:
-        """Call the handler; what it raised is returned, unless that was the end of the connection."""
+        """Call the handler. Returns what it raised, unless that was the end of the connection."""
         self._request = request
         accept = request.accept
 
-        async def accept_unless_told(**options: Any) -> WebSocketConnection:
-            if self.told.is_set():
+        async def accept_unless_draining(**options: Any) -> WebSocketConnection:
+            if self.draining.is_set():
                 await request.reject(_UNAVAILABLE)
                 raise self._gone_away()
             websocket = await accept(**options)
             self._open(websocket)
             return websocket
 
-        request.accept = accept_unless_told  # type: ignore[method-assign]
+        request.accept = accept_unless_draining  # type: ignore[method-assign]
         error: BaseException | None = None
         try:
             await handler(request)
@@ -265,25 +278,28 @@ class _Conversation:
     def _open(self, websocket: WebSocketConnection) -> None:
         get_message = websocket.get_message
 
-        async def get_message_unless_told() -> str | bytes:
-            # What is handed out can be answered: so there is nothing more before the client hears of our Close.
+        async def get_message_unless_draining() -> str | bytes:
+            # What is handed out can be answered. So nothing more is, even before our Close is out.
             with trio.CancelScope() as scope:
                 self._receiving.add(scope)
                 try:
-                    if self.told.is_set() and not self._connection.busy:
+                    if self.draining.is_set() and not self._connection.busy:
                         scope.cancel(_WHY)
                     return await get_message()
                 finally:
                     self._receiving.discard(scope)
             raise self._gone_away()
 
-        websocket.get_message = get_message_unless_told  # type: ignore[method-assign]
+        websocket.get_message = get_message_unless_draining  # type: ignore[method-assign]
         self._websocket = websocket
-        if self.told.is_set():
-            self.tell()
+        if self.draining.is_set():
+            self.drain()
 
     async def close(self, code: int) -> None:
-        """Close it, if nobody has, and wait until the client has. One that was never opened is refused."""
+        """Close it, if nobody has, and wait until the client has.
+
+        One that was never opened is refused.
+        """
         if self._websocket is None:
             status = _UNAVAILABLE if code == _GOING_AWAY else _SERVER_ERROR
             # It may have been refused already, or the client be gone.

@@ -46,7 +46,7 @@ from .web import Web
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Listener = TCPListener | UDPListener | UnixListener | HTTPListener
+    Listener = TCPListener | UDPListener | UnixListener | WebSocketListener | HTTPListener
 
 logger = logging.getLogger(__name__)
 

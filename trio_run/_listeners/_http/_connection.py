@@ -17,7 +17,7 @@ import trio
 
 from ..._inside import busy
 from .._bind import format_address
-from .._stream import _FIRST_REQUEST
+from .._connection import FIRST_REQUEST
 from ._exchange import Exchange
 from ._protocol import Event, Headers, Protocol, Refusal, error_response
 from ._request import read_scope, wants_websocket
@@ -25,7 +25,8 @@ from ._service import access_logger
 from ._websocket import WebSocket
 
 if TYPE_CHECKING:
-    from .._stream import Connection, TLSConnection
+    from .._connection import Connection
+    from .._tls import TLSConnection
     from ._service import Service
 
 _MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
@@ -74,7 +75,7 @@ class HTTPConnection:
             if self._websocket is not None:
                 await self._websocket.read()
                 return
-            keep = keep and not connection.told and await self._skip_body()
+            keep = keep and not connection.draining and await self._skip_body()
         if self._is_still_sent() or self._protocol.ahead:
             connection.more_to_come = True  # it goes on with its body, or sends ahead
 
@@ -93,7 +94,7 @@ class HTTPConnection:
 
     def _wait_no_longer(self) -> None:
         """Told to end before its first request: a client that has only just come is about to send it."""
-        self._waiting.deadline = min(self._waiting.deadline, self._began + _FIRST_REQUEST)
+        self._waiting.deadline = min(self._waiting.deadline, self._began + FIRST_REQUEST)
 
     async def _answer(self) -> bool:
         """One request and its response. Returns whether there may be another."""

@@ -22,7 +22,8 @@ from ._protocol import REASONS, Refusal, date_of
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from .._stream import Connection, TLSConnection
+    from .._connection import Connection
+    from .._tls import TLSConnection
     from ._protocol import Protocol
     from ._service import Service
 
@@ -323,7 +324,7 @@ class Exchange:
         connection = self._connection
         return (
             self._last
-            or connection.told
+            or connection.draining
             or connection.inside.lame_duck()
             or self._protocol.they_are_waiting_for_100_continue
         )

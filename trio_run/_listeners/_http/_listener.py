@@ -1,6 +1,7 @@
-"""HTTPListener: an ASGI app over HTTP/1.1: where it is listened for, and when the app starts up and shuts down.
+"""HTTPListener: an ASGI app over HTTP/1.1, from its start-up to its shutdown.
 
-What happens to connections in general is decided in _stream, to requests in _connection.
+This file decides where it is listened for, and when the app starts up and shuts down. What happens
+to connections in general is decided in _stream, to requests in _connection.
 """
 
 from __future__ import annotations
@@ -13,55 +14,65 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..._actor import Cause
-from ..._inside import place
-from .._bind import check_given, check_internet, format_address
-from .._stream import Connection, StreamListener, TLSConnection
-from .._tcp import TCPListener
-from .._unix import UnixListener
+from .._bind import check_given, format_address
+from .._stream import StreamListener
+from .._tcp import TCPEndpoint
+from .._unix import UnixEndpoint
 from ._lifespan import ASGIApp, Lifespan
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
+    from .._bind import Endpoint
+    from .._connection import Connection
+    from .._tls import TLSConnection
+
 
 class HTTPListener:
-    """An actor that serves an ASGI app over HTTP/1.1 and WebSocket, and loses no request when it is interrupted.
+    """An actor that serves an ASGI app over HTTP/1.1 and WebSocket, and loses no request at a stop.
 
-    It needs the extra ``http``, which is h11 and wsproto. ``app`` is any ASGI 3 app that runs on Trio. Its lifespan,
-    where it has one, starts up before the listener listens; a start-up that fails is a :class:`CannotStart` with the
-    app's own message. One that raises later stops the listener, and is its failure.
+    It needs the extra ``http``, which is h11 and wsproto. ``app`` is any ASGI 3 app that runs on
+    Trio. Its lifespan, where it has one, starts up before the listener listens. A start-up that
+    fails is a :class:`CannotStart` with the app's own message. One that raises later stops the
+    listener, and is its failure.
 
-    Interrupted, the listener serves the clients that the kernel has already accepted, closes its sockets, closes idle
-    connections at once (one that was only just opened has half a second for its first request), and answers the
-    requests in flight whole, uploads included, with ``Connection: close``. An open
-    WebSocket gets Close 1001 (going away), and its app ``websocket.disconnect`` with that code, when it has answered the
-    message that it has in hand: that is, when it asks for the next. When the last connection has ended, and the app has
-    returned from each, its lifespan shuts down. What still runs when the grace is over is cut. While the group is a
-    lame duck responses already say ``Connection: close``. Add the listener itself, not a function that runs it: to that a
-    stop is a soft cancel, which lets requests in flight finish, and ends the rest without a word.
+    Interrupted, the listener serves the clients that the kernel has already accepted and closes its
+    sockets. It closes idle connections at once (one that was only just opened has half a second for
+    its first request), and answers the requests in flight whole, uploads included, with
+    ``Connection: close``. An open WebSocket gets Close 1001 (going away), and its app
+    ``websocket.disconnect`` with that code. If the app has a message in hand, both happen when it
+    has answered that, which is when it calls ``receive()`` again. When the last connection has
+    ended, and the app has returned from each, its lifespan shuts down. What still runs when the
+    grace is over is cut. While the group is a lame duck responses already say
+    ``Connection: close``. Add the listener itself, not a function that runs it: to that a stop is a
+    soft cancel, which lets requests in flight finish, and ends the rest without a word.
 
-    A client that breaks the protocol gets its 4xx (or 501, 505), and one log line. An app that raises is logged with its
-    traceback; its client gets 500, or a reset if some of the response was already sent. Each answered request is logged
-    on ``trio_run.access`` at INFO: client, request line, status, bytes of the body, seconds.
+    A client that breaks the protocol gets its 4xx (or 501, 505), and one log line. An app that
+    raises is logged with its traceback. Its client gets 500, or a reset if some of the response was
+    already sent. Each answered request is logged on ``trio_run.access`` at INFO: client, request
+    line, status, bytes of the body, seconds.
 
-    A request's head may have 64 kB and 1,000 headers; how long a body may be is the app's business. ``Date`` and ``Server``
-    headers are added where the app has none. A WebSocket that is silent for 20 seconds is asked with a Ping whether it is still
-    there, and given up after 20 more. Nothing is believed of ``X-Forwarded-For`` and its like: that is for a middleware.
+    A request's head may have 64 kB and 1,000 headers. How long a body may be is the app's business.
+    ``Date`` and ``Server`` headers are added where the app has none. A WebSocket that is silent for
+    20 seconds gets a Ping, and is given up after 20 more. Nothing is believed of
+    ``X-Forwarded-For`` and its like: that is for a middleware.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 
     Args:
       app: the ASGI app.
-      port: where to listen; 0 lets the kernel choose, and ``addresses`` tells what.
+      port: where to listen. With 0 the kernel chooses, and ``addresses`` says what.
       path: listen on a Unix socket there, instead of a port.
       mode: the permissions of that.
-      sockets: listen on these, already bound, instead; TCP or Unix.
-      idle_timeout: how many seconds a client may stay silent between requests and within a body, or take nothing of its
-        response.
+      sockets: listen on these, already bound, instead: TCP or Unix.
+      idle_timeout: how many seconds a client may stay silent between requests and within a body, or
+        take nothing of its response.
       header_timeout: how many seconds it may take for the head of a request.
-      max_message_size: how many bytes a WebSocket message may have; a longer one ends it with Close 1009.
-      host, backlog, ssl_context, max_connections, reuse_port, name, grace: as for :class:`TCPListener`.
+      max_message_size: how many bytes a WebSocket message may have. A longer one ends it with Close
+        1009.
+      host, backlog, ssl_context, max_connections, reuse_port, name, grace: as for
+        :class:`TCPListener`.
 
     Raises:
       ImportError: if the extra is not installed.
@@ -105,29 +116,28 @@ class HTTPListener:
             if not (isinstance(number, (int, float)) and number > 0):
                 raise ValueError(f"{what} must be a number greater than 0, not {number!r}")
         scheme = "https" if ssl_context else "http"
-        options: dict[str, Any] = {
-            "backlog": backlog,
-            "ssl_context": ssl_context,
-            "max_connections": max_connections,
-            "sockets": sockets,
-            "grace": grace,
-        }
         if [port, path, sockets].count(None) != 2:
             raise ValueError("HTTPListener takes either a port, a path or sockets")
         if port is None and (host is not None or reuse_port):
             raise ValueError("host and reuse_port go with a port")
-        self._listener: StreamListener
         check_given(sockets)
+        endpoint: Endpoint
         if path is not None or (sockets is not None and _is_unix(sockets)):
-            name = name or f"{scheme}:{format_address(os.fsdecode(path or 'unix'))}"
-            self._listener = UnixListener(self._converse, path, mode=mode, name=name, **options)
+            endpoint = UnixEndpoint("HTTPListener", path, sockets, mode=mode)
+            name = name or f"{scheme}:{format_address(endpoint.path or 'unix')}"
         else:
-            check_internet("HTTPListener", host, port, sockets, reuse_port=reuse_port)
+            endpoint = TCPEndpoint("HTTPListener", host, port, sockets, reuse_port=reuse_port)
             name = name or scheme + (f":{port}" if port else "")
-            self._listener = TCPListener(
-                self._converse, port, host=host, reuse_port=reuse_port, name=name, **options
-            )
-        self._listener.owner = self
+        self._listener = StreamListener(
+            endpoint,
+            self._converse,
+            owner=self,
+            name=name,
+            backlog=backlog,
+            ssl_context=ssl_context,
+            max_connections=max_connections,
+            grace=grace,
+        )
         self.name = name
         self.grace = grace
         self._app = app
@@ -158,7 +168,7 @@ class HTTPListener:
     async def execute(
         self, *, task_status: trio.TaskStatus[Sequence[Any]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Start the app up, listen, and serve until interrupted and drained; then shut the app down.
+        """Start the app up, listen, serve until interrupted and drained, and shut the app down.
 
         Started with its addresses when it listens.
         """
@@ -170,9 +180,7 @@ class HTTPListener:
 
         await lifespan.around(serve, partial(self.interrupt, Cause()))
 
-    async def _converse(self, stream: Connection | TLSConnection) -> None:
-        connection = place.get()
-        assert isinstance(connection, Connection)
+    async def _converse(self, connection: Connection, stream: Connection | TLSConnection) -> None:
         await self._serve(self._service, connection, stream).serve()
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..._errors import one_line, unwrapped
 
 if TYPE_CHECKING:
-    from .._stream import Connection, StreamListener
+    from .._connection import Connection
+    from .._stream import StreamListener
     from ._lifespan import ASGIApp
 
 logger = logging.getLogger("trio_run")

@@ -35,7 +35,8 @@ from ._protocol import Refusal, error_response
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from .._stream import Connection, TLSConnection
+    from .._connection import Connection
+    from .._tls import TLSConnection
     from ._protocol import Protocol
     from ._service import Service
 
@@ -85,7 +86,7 @@ class WebSocket:
         self._disconnect: Message | None = None
         self._arrived = trio.Event()
         self._room = trio.Event()
-        if connection.told:
+        if connection.draining:
             raise Refusal(503, _WHY)
         self.scope = {
             **scope,
@@ -138,7 +139,7 @@ class WebSocket:
             await self._refuse(403, message.get("reason") or "the server refuses this WebSocket")
         elif kind != "websocket.accept":
             raise RuntimeError(f"the app sent {kind!r} before it accepted or refused the WebSocket")
-        elif self._connection.told:
+        elif self._connection.draining:
             await self._refuse(503, _WHY)
             raise ClientDisconnected("the server is going away")
         else:
@@ -162,7 +163,7 @@ class WebSocket:
         self.status = status
         if not self.open:
             self._closed = True
-            self._end(_GOING_AWAY if self._connection.told else _LOST)
+            self._end(_GOING_AWAY if self._connection.draining else _LOST)
         self.settled.set()
 
     # The app.
@@ -196,7 +197,7 @@ class WebSocket:
         elif failed is not None:
             await self._close(_FAILED)
         else:
-            told = self._connection.told
+            told = self._connection.draining
             await self._close(_GOING_AWAY if told else _NORMAL, _WHY if told else None)
         self._release()
 
@@ -294,7 +295,7 @@ class WebSocket:
         with contextlib.suppress(ClientDisconnected):
             await self._write(CloseConnection(code=code, reason=reason))
         # At a stop, its client has as long as the grace.
-        if not self._connection.told:
+        if not self._connection.draining:
             self._reading.deadline = trio.current_time() + _CLOSE_TIMEOUT
 
     async def _write(self, event: Event) -> None:

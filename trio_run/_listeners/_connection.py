@@ -1,0 +1,384 @@
+"""A client's stream that can be made to drain: what its handler reads, sends and closes.
+
+This file decides what a handler sees of a connection that drains. When it drains is decided in
+_stream, how a close loses nothing in _linger.
+
+The input of a connection is not ended by shutting its socket down for reading. The kernel would
+reset the connection as soon as more input arrives after our end of stream has been sent, and a
+client that sends without a pause would go on being served. Instead the bytes that have arrived when
+it drains are counted, and its handler may read that many. Then it reads end of file, and a reader
+that waits is woken to that. What arrives later is never read: the close lingers and throws it away.
+"""
+
+from __future__ import annotations
+
+import math
+import socket as stdlib_socket
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from ._bind import format_address
+from ._linger import is_anything_on_its_way, linger, reset_at_close, unread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._inside import Inside
+
+FIRST_REQUEST = 0.5  # seconds for a client that is on its way in when the stop begins
+
+_RECEIVE_SIZE = 65536  # bytes
+
+
+class InputEnded(trio.BrokenResourceError):
+    """A connection drains in the midst of TLS. Its handler reads end of file instead."""
+
+
+class Credentials(NamedTuple):
+    """Whose process it is at the other end of a Unix socket."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Connection(trio.abc.HalfCloseableStream):
+    """One client's stream: used like a :class:`trio.SocketStream`, and its listener can drain it.
+
+    ``peer`` is the client's address, or on a Unix socket its :class:`Credentials`. ``socket`` is
+    its Trio socket, for options and addresses. Do not read from that: such a read does not end when
+    the connection drains.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_carries_tls",
+        "_closed",
+        "_input_is_over",
+        "_left",
+        "_lingering",
+        "_patience",
+        "_reading",
+        "_sending",
+        "_sent_eof",
+        "_socket",
+        "_trio_socket",
+        "at_end",
+        "draining",
+        "inside",
+        "more_to_come",
+        "peer",
+        "send_timeout",
+        "shaking_hands",
+        "shielded",
+    )
+
+    def __init__(
+        self, socket: stdlib_socket.socket, peer: object, inside: Inside, *, shielded: bool = False
+    ) -> None:
+        self._socket = socket
+        self._trio_socket: trio.socket.SocketType | None = None
+        self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
+        self.inside = inside
+        self.at_end: Callable[[], object] | None = None  # how it drains, where not by end of file
+        self.shaking_hands = False
+        self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
+        self.more_to_come = False  # it is still sending what nobody will read: linger for that
+        self.shielded = shielded  # may its handler be cancelled softly?
+        self.draining = False
+        self._busy = 1  # until its handler begins
+        self._left: int | None = None  # how many bytes may still be read, once it drains
+        self._input_is_over = False  # nothing is read any more, busy or not
+        self._carries_tls = False
+        self._patience = math.inf  # seconds in which the rest of a handshake has to come
+        self._reading = False
+        self._sending = False
+        self._lingering = False
+        self._sent_eof = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Connection from {self.who}>"
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        if self._trio_socket is None:
+            self._trio_socket = trio.socket.from_stdlib_socket(self._socket)
+        return self._trio_socket
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Whose process the client is, on a Unix socket. None elsewhere, or if nobody knows."""
+        return self.peer if isinstance(self.peer, Credentials) else None
+
+    @property
+    def who(self) -> str:
+        """The client, for a log line."""
+        if isinstance(self.peer, Credentials):
+            return f"process {self.peer.pid} of user {self.peer.uid}"
+        return format_address(self.peer)
+
+    @property
+    def local_address(self) -> object:
+        """Where it was accepted."""
+        return self._socket.getsockname()
+
+    @property
+    def hung_up(self) -> bool:
+        """Has the client ended its side, and has all that it sent been read? Does not wait."""
+        try:
+            return not self._socket.recv(1, stdlib_socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    # What busy() does in its handler.
+
+    @property
+    def busy(self) -> bool:
+        return self._busy > 0 and not self.shaking_hands
+
+    def occupy(self) -> None:
+        """It is busy, in no task's block, until leave_busy(None)."""
+        self._busy += 1
+
+    def enter_busy(self) -> trio.CancelScope | None:
+        self._busy += 1
+        # A shield costs as much as a cancel scope: only where there is something to shield from.
+        if self.shielded or self.inside.cancels_on_stop:
+            return self.inside.enter_busy()
+        return None
+
+    def leave_busy(self, shield: trio.CancelScope | None) -> None:
+        if shield is not None:
+            self.inside.leave_busy(shield)
+        self._busy -= 1
+        if self.draining and self._busy == 0:
+            self._end()
+
+    # Draining.
+
+    def drain(self) -> None:
+        """End it: at once, or when its busy block ends."""
+        self.draining = True
+        if self._busy == 0:
+            self._end()
+
+    def _end(self) -> None:
+        if self.at_end is not None:
+            self.at_end()
+        elif self._left is None and not self._closed:
+            self._left = unread(self._socket)
+            if self._left == 0:
+                self._wake_reader()
+
+    def end_input(self) -> None:
+        """Its handler has closed it: nothing that arrives is read any more, busy or not."""
+        self._left = 0
+        self._input_is_over = True
+
+    def hurry(self) -> None:
+        """From now on do not wait long for the rest of its handshake."""
+        self._patience = FIRST_REQUEST
+        if self.shaking_hands:
+            self._wake_reader()
+
+    def carry_tls(self) -> None:
+        """An end by draining is an InputEnded from now on: TLS makes the end of file of it."""
+        self._carries_tls = True
+
+    # Receiving.
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if max_bytes is None:
+            max_bytes = _RECEIVE_SIZE
+        elif max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        if self._reading:
+            raise trio.BusyResourceError("another task is receiving from this connection")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        self._reading = True
+        try:
+            while (data := self._receive_now(max_bytes)) is None:
+                try:
+                    if self.shaking_hands and self._patience < math.inf:
+                        await self._wait_patiently()
+                    else:
+                        await self.wait_readable()
+                except trio.ClosedResourceError:
+                    pass  # it was closed, drains, or is in a hurry: look again
+                waited = True
+        finally:
+            self._reading = False
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    def _receive_now(self, max_bytes: int) -> bytes | None:
+        """What can be read without waiting; None if there is nothing yet."""
+        self._check_open()
+        # What is busy may read what it needs to finish.
+        if self._left is not None and (self._busy == 0 or self._input_is_over):
+            if self._left == 0:
+                if self._carries_tls:
+                    raise InputEnded("the listener is draining")
+                return b""
+            max_bytes = min(max_bytes, self._left)
+        try:
+            data = self._socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        if self._left is not None:
+            self._left = max(0, self._left - len(data)) if data else 0
+        return data
+
+    async def wait_readable(self) -> None:
+        """Wait until there is input, or the client's end of stream."""
+        await trio.lowlevel.wait_readable(self._socket)
+
+    async def _wait_patiently(self) -> None:
+        """The same, as long as its patience lasts: only the time that it waits is counted.
+
+        The time in which we are busy with other connections is not this client's.
+        """
+        began = trio.current_time()
+        with trio.move_on_after(self._patience) as waiting:
+            await self.wait_readable()
+        self._patience = max(0.0, self._patience - (trio.current_time() - began))
+        if waiting.cancelled_caught:
+            raise trio.BrokenResourceError("it took too long")
+
+    def _wake_reader(self) -> None:
+        if self._reading:
+            trio.lowlevel.notify_closing(self._socket)  # a sender wakes too, and just goes on
+
+    # Sending.
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._claim_sending()
+        # TLS has looked for a cancel already, and loses what it gives us if we don't send it.
+        if not self._carries_tls:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        self._sending = True
+        try:
+            self._check_sendable()
+            with memoryview(data).cast("B") as view:
+                sent = 0
+                while sent < len(view):
+                    try:
+                        sent += self._socket.send(view[sent:] if sent else view)
+                    except BlockingIOError:
+                        await self._wait_writable()
+                        waited = True
+                    except OSError as exc:
+                        raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        finally:
+            self._sending = False
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        self._claim_sending()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._sending = True
+        try:
+            self._check_sendable()
+            await self._wait_writable()
+        finally:
+            self._sending = False
+
+    def _claim_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this connection")
+
+    async def _wait_writable(self) -> None:
+        with trio.move_on_after(self.send_timeout):
+            while True:
+                try:
+                    return await trio.lowlevel.wait_writable(self._socket)
+                except trio.ClosedResourceError:
+                    self._check_open()  # a reader was woken, and we with it
+        raise trio.BrokenResourceError("the client takes nothing of what is sent")
+
+    async def send_eof(self) -> None:
+        self._claim_sending()
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        if not self._sent_eof:
+            try:
+                self._socket.shutdown(stdlib_socket.SHUT_WR)
+            except OSError as exc:
+                raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+            self._sent_eof = True
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """As :meth:`trio.SocketStream.setsockopt`."""
+        self._socket.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """As :meth:`trio.SocketStream.getsockopt`."""
+        return self._socket.getsockopt(level, option, *([buffersize] if buffersize else []))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this connection was already closed")
+
+    def _check_sendable(self) -> None:
+        self._check_open()
+        if self._sent_eof:
+            raise trio.ClosedResourceError("can't send after sending EOF")
+
+    # Closing.
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def aclose(self) -> None:
+        """Close it. Lingers where a plain close would reset the connection and eat a reply."""
+        try:
+            await self.finish()
+        finally:
+            self.close()
+        await trio.lowlevel.checkpoint()
+
+    async def finish(self) -> None:
+        """Make it safe to close: linger, if anything is still on its way."""
+        if self._closed or self._lingering or self._sending:  # what is being sent is lost anyway
+            return
+        if not (self.more_to_come or is_anything_on_its_way(self._socket)):
+            return
+        self._lingering = True
+        try:
+            await linger(self._socket, more_to_come=self.more_to_come)
+        except (OSError, trio.ClosedResourceError, trio.BusyResourceError):
+            pass  # it can't be waited for: see linger()
+        finally:
+            self._lingering = False
+
+    def reset(self) -> None:
+        """Close it so that the client sees that something is missing."""
+        reset_at_close(self._socket)
+        self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._reading or self._sending or self._lingering:
+                trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+def _credentials(socket: stdlib_socket.socket) -> Credentials | None:
+    if not hasattr(stdlib_socket, "SO_PEERCRED"):
+        return None
+    layout = struct.Struct("iII")
+    packed = socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, layout.size)
+    return Credentials(*layout.unpack(packed))

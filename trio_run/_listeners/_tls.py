@@ -1,0 +1,96 @@
+"""TLS over a connection: its handshake, its end of file when it drains, and its close_notify.
+
+The protocol is that of :class:`trio.SSLStream`. When a connection drains is decided in _stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ._connection import InputEnded
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._connection import Connection, Credentials
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds
+
+
+class TLSConnection(trio.abc.Stream):
+    """A :class:`trio.SSLStream` that reads a plain end of file when its connection drains.
+
+    What is not defined here it leaves to the SSLStream.
+    """
+
+    def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
+        connection.carry_tls()
+        self._connection = connection
+        self._stream = trio.SSLStream(connection, context, server_side=True)
+        self._ahead: bytes | bytearray = b""
+        self._closing = trio.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def shake_hands(self) -> str | None:
+        """Its handshake, of HANDSHAKE_TIMEOUT seconds at the most. Returns why there was none."""
+        self._connection.shaking_hands = True
+        with trio.move_on_after(HANDSHAKE_TIMEOUT):
+            try:
+                await self._stream.do_handshake()
+            except trio.BrokenResourceError as exc:
+                return str(exc.__cause__ or exc)
+            self._connection.shaking_hands = False
+            return None
+        return "it took too long"
+
+    async def wait_readable(self) -> None:
+        """Wait until there is input, or the client's end of stream.
+
+        The input may have come together with the end of the handshake, and so be no longer in the
+        socket.
+        """
+        with contextlib.suppress(trio.BrokenResourceError):
+            self._ahead = await self.receive_some()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._ahead:
+            await trio.lowlevel.checkpoint()
+            data = self._ahead[:max_bytes]
+            self._ahead = self._ahead[len(data) :]
+            return data
+        try:
+            return await self._stream.receive_some(max_bytes)
+        except InputEnded:
+            return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """As :attr:`Connection.credentials`."""
+        return self._connection.credentials
+
+    async def aclose(self) -> None:
+        """Close it, with a close_notify, and as :meth:`Connection.aclose`."""
+        try:
+            async with self._closing:  # two at once would lose the close_notify
+                self._connection.end_input()
+                # OpenSSL sends no close_notify while it holds input that nobody has read.
+                with contextlib.suppress(
+                    trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+                ):
+                    while await self.receive_some():
+                        pass
+                if not self._connection.closed:
+                    await self._stream.aclose()
+        finally:
+            self._connection.close()
