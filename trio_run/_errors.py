@@ -6,12 +6,14 @@ decided by who called that code.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from typing import TYPE_CHECKING, Self
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from ._report import Report
@@ -71,36 +73,88 @@ class Ending:
 
 
 def split_cancelled(exc: BaseException) -> tuple[bool, BaseException | None]:
-    """Whether there is a Cancelled in it, and what else there is."""
-    if isinstance(exc, trio.Cancelled):
-        return True, None
-    if isinstance(exc, BaseExceptionGroup) and exc.subgroup(trio.Cancelled) is not None:
-        return True, exc.split(trio.Cancelled)[1]
-    return False, exc  # the object itself: a split would copy it
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note to it."""
-    error.add_note(note)
+    """Whether there is a Cancelled in it, and what else there is: the objects themselves."""
+    rest = _without(exc, lambda leaf: isinstance(leaf, trio.Cancelled))
+    return rest is not exc, rest
 
 
 def exits_in(error: BaseException) -> list[BaseException]:
     """What Python is to exit with: for that it has to be raised bare, in no exception group."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in exits_in(inner)]
-    return [] if isinstance(error, Exception) else [error]
+    return [leaf for leaf in _leaves(error) if not isinstance(leaf, Exception)]
 
 
 def failure_in(error: BaseException) -> Exception | None:
     """What is no exit in it: the object itself, if that is all there is."""
-    if isinstance(error, Exception):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        rest = error.subgroup(lambda leaf: isinstance(leaf, Exception))
-        if isinstance(rest, Exception):
-            return rest
+    rest = _without(error, lambda leaf: not isinstance(leaf, Exception))
+    if isinstance(rest, Exception):
+        return rest
     # A group that leaves by an exit has what failed in it as the cause.
     return error.__cause__ if isinstance(error.__cause__, GroupFailed) else None
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to it, if it takes one: a frozen dataclass, say, takes none."""
+    with contextlib.suppress(Exception):
+        error.add_note(note)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """What is in it, in its order. It may be nested deeper than Python lets a function be."""
+    leaves = []
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, BaseExceptionGroup):
+            rest.extend(reversed(one.exceptions))
+        else:
+            leaves.append(one)
+    return leaves
+
+
+def _without(
+    error: BaseException, unwanted: Callable[[BaseException], bool]
+) -> BaseException | None:
+    """It without the leaves that are unwanted; each group that has none of them is kept itself.
+
+    Unlike BaseExceptionGroup.split(), which copies every group that it looks into.
+    """
+    kept: dict[int, BaseException | None] = {}
+    rest = [(error, False)]
+    while rest:
+        one, are_parts_known = rest.pop()
+        if not isinstance(one, BaseExceptionGroup):
+            kept[id(one)] = None if unwanted(one) else one
+        elif not are_parts_known:
+            rest.append((one, True))
+            rest.extend((part, False) for part in one.exceptions)
+        else:
+            parts = [part for whole in one.exceptions if (part := kept[id(whole)]) is not None]
+            same = len(parts) == len(one.exceptions) and all(
+                map(operator.is_, parts, one.exceptions)
+            )
+            kept[id(one)] = one if same else _derived(one, parts) if parts else None
+    return kept[id(error)]
+
+
+def _derived(group: BaseExceptionGroup[BaseException], parts: list[BaseException]) -> BaseException:
+    """A group like that one, of some of its parts."""
+    try:
+        derived: BaseException = group.derive(parts)
+    except Exception:  # it is somebody else's method
+        derived = BaseExceptionGroup(group.message, parts)
+    derived = derived.with_traceback(group.__traceback__)
+    with contextlib.suppress(Exception):
+        derived.__cause__ = group.__cause__
+        derived.__context__ = group.__context__
+        derived.__suppress_context__ = group.__suppress_context__
+    for note in _notes_of(group):
+        add_note(derived, note)
+    return derived
+
+
+def _notes_of(error: BaseException) -> list[str]:
+    notes = getattr(error, "__notes__", [])
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def unwrapped(error: Exception) -> Exception:
