@@ -2364,7 +2364,7 @@ async def test_rule_15_the_inner_group_has_a_status(autojump_clock: MockClock) -
     async with in_background(outer) as result:
         assert outer.members[0].status == "2 of 2 actors running"
         await trio.sleep(2)
-        assert inner.status == "1 of 2 actors running"
+        assert inner.status == "1 of 1 actors running"
         outer.stop()
     assert part(result.report, "inner").detail == "2 returned"
 
@@ -2678,9 +2678,9 @@ async def test_rule_18_a_status_that_raises_stops_nothing(
     async with in_background(group) as result:
         group.stop()
     assert messages(caplog, logging.WARNING) == [
-        "app: 5 s into the stop, waiting for broken (its status raised ValueError('no status'))"
+        "app: 5 s into the stop, waiting for broken (its status raised ValueError: no status)"
     ]
-    assert "ValueError('no status')" in result.report.actors[0].detail
+    assert "ValueError: no status" in result.report.actors[0].detail
 
 
 async def test_rule_18_who_was_cut(
@@ -2994,35 +2994,3 @@ async def test_one_that_is_cut_before_its_turn_knows_that_it_is_stopping(
     async with in_background(group):
         group.stop()
     assert seen == [True]
-
-
-# The garbage collector.
-
-
-async def test_it_does_not_walk_through_everything_while_a_group_stops() -> None:
-    frozen = []
-
-    async def actor() -> None:
-        frozen.append(gc.get_freeze_count() > 0)
-        try:
-            await trio.sleep_forever()
-        finally:
-            frozen.append(gc.get_freeze_count() > 0)
-
-    group = Group()
-    group.add(actor)
-    group.add(trio.lowlevel.checkpoint)
-    await group.run()
-    assert frozen == [False, True]
-    assert gc.get_freeze_count() == 0
-
-
-async def test_what_somebody_else_has_frozen_stays_so() -> None:
-    gc.freeze()
-    try:
-        group = Group()
-        group.add(trio.lowlevel.checkpoint)
-        await group.run()
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()

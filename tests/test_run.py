@@ -140,7 +140,7 @@ async def deaf():
             "the grace of 0.1 s is over: cut deaf (and, not yet interrupted, signals)\n"
             in server.output
         )
-        assert "Timeout (" in server.output
+        assert "the process is ended: it has not ended within" in server.output
 
 
 async def test_rule_21_a_loop_that_is_blocked_when_the_stop_has_another_cause_is_ended() -> None:

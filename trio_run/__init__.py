@@ -37,8 +37,9 @@ Everything is logged on the logger ``trio_run``.
 
 from ._actor import Actor, Cause, State
 from ._errors import CannotStart, GroupFailed
-from ._group import Group
+from ._group import Group, current_group
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
+from ._journal import Event
 from ._listeners._http._listener import HTTPListener
 from ._listeners._hypercorn import HypercornServer
 from ._listeners._tcp import TCPListener
@@ -58,6 +59,7 @@ __all__ = [
     "CannotStart",
     "Cause",
     "Datagram",
+    "Event",
     "Group",
     "GroupFailed",
     "HTTPListener",
@@ -72,6 +74,7 @@ __all__ = [
     "WebSocketListener",
     "busy",
     "cancel_on_stop",
+    "current_group",
     "every",
     "run",
     "stopping",

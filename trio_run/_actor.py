@@ -30,9 +30,10 @@ class Actor(Protocol):
     with the :class:`Cause`, after execute has begun, even when execute has already returned. An
     actor without one is cancelled instead, softly: see :func:`busy`.
 
-    Optional attributes: ``name`` (str), ``daemon`` (bool), ``grace`` (seconds), and ``status``: one
-    line for logs, such as "12 connections, 3 busy". Its last value is the actor's detail in the
-    :class:`Report`.
+    Optional attributes: ``name`` (str), ``daemon`` (bool), ``grace`` (seconds); ``status``: one line
+    for logs, such as "12 connections, 3 busy", whose last value is the actor's detail in the
+    :class:`Report`; and ``ready`` (bool): is it fit for work just now? A group is ready only while
+    all of its actors are.
 
     The idea is oklog/run's.
     """
@@ -81,6 +82,8 @@ class Spec(NamedTuple):
     daemon: bool
     on_return: Policy
     on_error: Policy
+    start_within: float | None  # seconds
+    has_ready: bool  # does its actor say whether it is fit for work?
 
 
 def read_actor(
@@ -92,6 +95,7 @@ def read_actor(
     daemon: bool | None,
     on_return: Policy,
     on_error: Policy,
+    start_within: float | None,
 ) -> Spec:
     """Check what add() was given: an actor object, an async function, or a pair of functions.
 
@@ -115,6 +119,8 @@ def read_actor(
         grace = getattr(actor, "grace", None)
     if grace is not None:
         check_seconds("grace", grace)
+    if start_within is not None:
+        check_seconds("start_within", start_within)
     for key, policy in (("on_return", on_return), ("on_error", on_error)):
         if policy not in ("stop", "ignore"):
             raise ValueError(f'{key} must be "stop" or "ignore", not {policy!r}')
@@ -128,6 +134,8 @@ def read_actor(
         daemon=bool(getattr(actor, "daemon", False) if daemon is None else daemon),
         on_return=on_return,
         on_error=on_error,
+        start_within=start_within,
+        has_ready=execute is not actor and hasattr(actor, "ready"),
     )
 
 

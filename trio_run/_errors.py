@@ -98,6 +98,20 @@ def add_note(error: BaseException, note: str) -> None:
         error.add_note(note)
 
 
+def without_tracebacks(error: BaseException) -> None:
+    """Take the traceback off it, and off what it came from: they keep all that was in their frames."""
+    seen: set[int] = set()
+    rest: list[BaseException | None] = [error]
+    while rest:
+        one = rest.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.with_traceback(None)
+            rest += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                rest += one.exceptions
+
+
 def _leaves(error: BaseException) -> list[BaseException]:
     """What is in it, in its order. It may be nested deeper than Python lets a function be."""
     leaves = []

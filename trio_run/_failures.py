@@ -25,10 +25,11 @@ class Failures:
         self._requests = requests
         self._journal = journal
         self._failures: list[Exception] = []  # those that count
+        self._own: BaseException | None = None  # what logging has raised
         self._exits: list[BaseException] = []  # KeyboardInterrupt, SystemExit and the like, bare
 
     def __bool__(self) -> bool:
-        return bool(self._failures or self._exits)
+        return bool(self._failures or self._exits or self._own is not None)
 
     def add(self, life: Life, error: BaseException) -> None:
         """A life has failed with this: keep it, and request a stop."""
@@ -37,20 +38,29 @@ class Failures:
         add_note(error, f"in actor {life.name!r} of group {self._name!r}")
         if life.error is None:
             life.error = error
-        what = f"{life.name!r} failed: {one_line(error)}"
-        cause = Cause(actor=life.name, error=error, reason=what)
+        reason = f"{life.name!r} failed: {one_line(error)}"
+        cause = Cause(actor=life.name, error=error, reason=reason)
         for leaf in exits_in(error):
             self.add_exit(leaf, cause)
         failure = failure_in(error)
         if failure is None:
             return
-        if life.spec.on_error == "ignore":
-            self._journal.failure_ignored(what, failure)
+        ignored = life.spec.on_error == "ignore"
+        stopping = self._requests.stop.cause is not None
+        if not ignored:
+            self._failures.append(failure)
+        self._journal.failed(life, failure, ignored=ignored, stopping=stopping)
+        if not ignored:
+            self._requests.request_and_log(cause)
+
+    def add_own(self, error: BaseException) -> None:
+        """Logging has raised this. The first of such is kept, beside what else fails."""
+        if self._own is not None:
             return
-        if self._requests.stop.cause is not None:
-            self._journal.failed_while_stopping(what)
-        self._failures.append(failure)
-        self._requests.request_and_log(cause)
+        self._own = error
+        add_note(error, f"in the logging of group {self._name!r}")
+        for leaf in exits_in(error):
+            self.add_exit(leaf, Cause(error=error, reason=f"logging raised {one_line(error)}"))
 
     def add_exit(self, error: BaseException, cause: Cause) -> None:
         """KeyboardInterrupt or the like stops gracefully; a second KeyboardInterrupt, hard."""
@@ -67,7 +77,9 @@ class Failures:
           GroupFailed: if there is a failure.
           BaseException: the first exit, if there is one; failures beside it are its cause.
         """
-        failures = self._failures
+        failures = self._failures.copy()
+        if self._own is not None and (own := failure_in(self._own)) is not None:
+            failures.append(own)
         failed: GroupFailed | None = None
         if failures:
             count = "an actor failed" if len(failures) == 1 else f"{len(failures)} failures"

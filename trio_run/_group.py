@@ -5,18 +5,20 @@ What it does is done by its supervisor: see _supervisor for the order of events 
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from typing import TYPE_CHECKING
 
 import trio
 
 from ._actor import Cause, Policy, State, check_seconds, read_actor
-from ._member import Life, Member
+from ._inside import place
+from ._member import Life, Member, life_of
 from ._supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ._journal import Event
     from ._report import Report
 
 
@@ -29,6 +31,8 @@ class Group:
         everything that still runs is cancelled hard. 0 is at once, ``math.inf`` is never.
       lame_duck: for how many seconds, after a stop by a signal or :meth:`stop`, the group goes on
         serving with ``ready`` false, so that load balancers move away. Shorter than ``grace``.
+      start_within: how many seconds its actors may take until all are ready. Whoever is not by then
+        is cut, and has failed with a TimeoutError.
 
     Raises:
       ValueError: if a time is negative or not a number, or the lame duck leaves nothing of the
@@ -42,7 +46,14 @@ class Group:
     The idea is oklog/run's.
     """
 
-    def __init__(self, *, name: str = "group", grace: float = 30.0, lame_duck: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "group",
+        grace: float = 30.0,
+        lame_duck: float = 0.0,
+        start_within: float = math.inf,
+    ) -> None:
         self.name = name
         self.grace = check_seconds("grace", grace)
         self.lame_duck = check_seconds("lame_duck", lame_duck)
@@ -51,11 +62,11 @@ class Group:
                 f"lame_duck={lame_duck:g} leaves nothing of grace={grace:g}, which bounds the "
                 "whole stop: make the grace longer"
             )
-        self._supervisor = Supervisor(name, grace, lame_duck)
-        self._names: dict[str, int] = {}  # and the last number each was given
+        self.start_within = check_seconds("start_within", start_within)
+        self._supervisor = Supervisor(self, name, grace, lame_duck, start_within)
 
     def __repr__(self) -> str:
-        return f"<Group {self.name!r} {self.state.value}, {len(self._supervisor.lives)} actors>"
+        return f"<Group {self.name!r} {self.state.value}, {len(self._supervisor.roster)} actors>"
 
     @property
     def state(self) -> State:
@@ -66,24 +77,26 @@ class Group:
     def ready(self) -> bool:
         """Should it be sent work? True from the moment every actor is ready until a stop begins.
 
-        One whose failure was ignored, and what can never start for that, is not waited for.
+        Not while an actor says of itself that it is not ``ready``. One whose failure was ignored,
+        and what can never start for that, is not waited for.
         """
-        return self.state is State.RUNNING
+        return self._supervisor.is_ready
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Every actor ever added, in order."""
-        return tuple(life.member for life in self._supervisor.lives)
+        """Every actor in it, in the order in which they were added.
+
+        Not one that was stopped alone or returned without stopping the group, once that is over.
+        """
+        return tuple(life.member for life in self._supervisor.roster)
 
     @property
     def status(self) -> str:
         """One line for logs: how many of its actors run; in the end, what became of them."""
-        lives = self._supervisor.lives
+        roster = self._supervisor.roster
         if self.state is State.STOPPED:
-            outcomes = Counter(life.member.outcome for life in lives)
-            return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
-        running = sum(life.stopped_at is None for life in lives)
-        return f"{running} of {len(lives)} actors running"
+            return ", ".join(f"{count:,} {what}" for what, count in roster.outcomes.items())
+        return f"{roster.running} of {len(roster)} actors running"
 
     @trio.lowlevel.enable_ki_protection
     def add(
@@ -97,6 +110,7 @@ class Group:
         daemon: bool | None = None,
         on_return: Policy = "stop",
         on_error: Policy = "stop",
+        start_within: float | None = None,
     ) -> Member:
         """Add an actor: an object with an async ``execute()``, an async function, or a pair.
 
@@ -116,7 +130,9 @@ class Group:
             ``daemon`` if None.
           on_return: "stop" the group when it returns, or "ignore" that.
           on_error: "stop" the group when it fails, or "ignore": log it, keep it in the report, go
-          on.
+            on.
+          start_within: how many seconds it may take to be ready, once it has begun; then it is cut,
+            and has failed with a TimeoutError. None for as long as it takes.
 
         Raises:
           TypeError, ValueError: if an argument can't be right. Nothing is added then.
@@ -131,21 +147,39 @@ class Group:
             daemon=daemon,
             on_return=on_return,
             on_error=on_error,
+            start_within=start_within,
         )
         if actor is self:
             raise ValueError(f"group {self.name!r} can't be an actor of itself")
         if isinstance(actor, Group):
             spec = spec._replace(grace=grace)  # a group sees to its own
         lives = self._check_needs(needs, spec.name, actor, daemon=spec.daemon)
+        self._supervisor.check_thread("Group.add()")
         if self._supervisor.requests.is_requested:
             raise RuntimeError(
                 f"group {self.name!r} is {self.state.value}: {spec.name!r} was not added"
                 if self.state is not State.NEW
                 else f"group {self.name!r} was stopped before it ran: {spec.name!r} was not added"
             )
-        life = Life(self._supervisor, spec, self._unique(spec.name), lives)
+        life = Life(self._supervisor, spec, self._supervisor.roster.unique(spec.name), lives)
         self._supervisor.add(life)
         return life.member
+
+    def on_event(self, function: Callable[[Event], object]) -> None:
+        """Call ``function(event)`` whenever something happens in this group.
+
+        It is called at once, in Trio's thread, and is to return at once. What it raises is logged,
+        and stops nothing. Any number of functions may be given; they are called in their order.
+
+        Args:
+          function: a plain function of one :class:`Event`.
+
+        Raises:
+          TypeError: if it can't be called.
+        """
+        if not callable(function):
+            raise TypeError(f"on_event() takes a function of one event, not {function!r}")
+        self._supervisor.journal.subscribe(function)
 
     @trio.lowlevel.enable_ki_protection
     def stop(self, reason: str | None = None, *, grace: float | None = None) -> None:
@@ -193,6 +227,7 @@ class Group:
             raise RuntimeError(f"group {self.name!r} has run before: a group runs once")
         await supervisor.run(task_status)
         report = supervisor.report()
+        supervisor.journal.over(report)
         supervisor.failures.throw(report)
         if supervisor.was_cancelled:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -209,7 +244,6 @@ class Group:
             raise TypeError(
                 f"{name!r} needs {needs!r}: give a list of the members that add() returned"
             ) from None
-        known = {life.member: life for life in self._supervisor.lives} if needed else {}
         for need in needed:
             if need is actor or (
                 isinstance(need, Member) and need.actor is actor and hasattr(actor, "execute")
@@ -219,8 +253,8 @@ class Group:
                 raise TypeError(
                     f"{name!r} needs {need!r}: give the member that add() returned for it"
                 )
-            life = known.get(need)
-            if life is None:
+            life = life_of(need)
+            if life.keeper is not self._supervisor:
                 raise ValueError(
                     f"{name!r} needs {need.name!r}, which is a member of another group: "
                     "let the group need the other group instead"
@@ -236,12 +270,15 @@ class Group:
                     f"{name!r} is a daemon and needs {need.name!r}, which is none: "
                     "daemons outlive the rest"
                 )
-        return tuple(known[need] for need in needed)
+        return tuple(map(life_of, needed))
 
-    def _unique(self, name: str) -> str:
-        unique = name
-        while unique in self._names:
-            self._names[name] += 1
-            unique = f"{name}-{self._names[name]}"
-        self._names[unique] = 1
-        return unique
+
+def current_group() -> Group | None:
+    """The group around this code: that of the actor which runs it. None outside any actor."""
+    here = place.get()
+    return None if here is None else here.inside.group
+
+
+def supervisor_of(group: Group) -> Supervisor:
+    """What does the group's work: for run(), which owns the process."""
+    return group._supervisor

@@ -16,15 +16,16 @@ task can see one half done.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
+
+    from ._group import Group
 
 
 class Place(Protocol):
@@ -61,9 +62,17 @@ class Inside:
         """Is there a block of cancel_on_stop in it?"""
         return bool(self._scopes_to_cancel)
 
+    @property
+    def group(self) -> Group | None:
+        """The group that the actor is in."""
+        return None
+
     def lame_duck(self) -> bool:
         """Is its group about to stop, and still serving?"""
         return False
+
+    def look_again(self) -> None:
+        """The actor's fitness for work has changed: its group is to look at it."""
 
     def soften(self) -> None:
         """The actor is interrupted: protect what is busy, and cancel what is to end by that."""
@@ -142,11 +151,15 @@ class busy:  # noqa: N801 - used as a function
 
     __slots__ = ("_place", "_shield")
 
+    @trio.lowlevel.enable_ki_protection
     def __enter__(self) -> None:
+        if hasattr(self, "_place"):
+            raise RuntimeError("a busy() serves one block once: write `with busy():` for each")
         here = place.get()
         self._place = here
         self._shield = None if here is None else here.enter_busy()
 
+    @trio.lowlevel.enable_ki_protection
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -176,21 +189,37 @@ async def wait_stopping() -> None:
         await inside.wait_until(lambda: inside.is_stopping)
 
 
-@contextmanager
-def cancel_on_stop() -> Iterator[trio.CancelScope]:
+class cancel_on_stop:  # noqa: N801 - used as a function
     """Cancel this block when its actor is interrupted: ``with cancel_on_stop() as scope: ...``.
 
     The code after the block goes on, and may ask ``scope.cancelled_caught``. What is :class:`busy`
     inside the block finishes first. Entered when the stop has already begun, the block is cancelled
     at its first checkpoint. Outside any actor the scope is never cancelled.
     """
-    here = place.get()
-    with trio.CancelScope() as scope:
-        if here is None:
-            yield scope
-            return
-        here.inside.enter_cancel_on_stop(scope)
-        try:
-            yield scope
-        finally:
-            here.inside.leave_cancel_on_stop(scope)
+
+    __slots__ = ("_inside", "_scope")
+
+    @trio.lowlevel.enable_ki_protection
+    def __enter__(self) -> trio.CancelScope:
+        if hasattr(self, "_scope"):
+            raise RuntimeError(
+                "a cancel_on_stop() serves one block once: write `with cancel_on_stop():` for each"
+            )
+        here = place.get()
+        self._inside = None if here is None else here.inside
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+        if self._inside is not None:
+            self._inside.enter_cancel_on_stop(self._scope)
+        return self._scope
+
+    @trio.lowlevel.enable_ki_protection
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._inside is not None:
+            self._inside.leave_cancel_on_stop(self._scope)
+        return self._scope.__exit__(exc_type, exc, traceback)

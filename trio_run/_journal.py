@@ -1,4 +1,4 @@
-"""Journal: how a run is told while it goes on: the lines on the logger ``trio_run``.
+"""Journal: how a run is told while it goes on: lines on the logger ``trio_run``, and events.
 
 What is told was decided elsewhere. How a run is told afterwards is decided in _report.
 """
@@ -6,57 +6,155 @@ What is told was decided elsewhere. How a run is told afterwards is decided in _
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
-from ._errors import cannot_start
+from ._errors import cannot_start, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._actor import Cause
     from ._member import Life
+    from ._report import Report
 
 logger = logging.getLogger("trio_run")
 
 _NAMES_IN_A_LINE = 10
 
+Kind = Literal[
+    "ready",
+    "not ready",
+    "stop began",
+    "lame duck",
+    "interrupted",
+    "stopped",
+    "failed",
+    "restarted",
+    "held up",
+    "cut",
+    "over",
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a group, for :meth:`Group.on_event`.
+
+    ``kind`` says what, ``actor`` the name of the actor that it is about, or None where it is about the
+    group; ``when`` is in seconds from the group's start; ``fields`` has what else there is to know.
+
+    ============  =====  ===========================================================================
+    kind          about  fields
+    ============  =====  ===========================================================================
+    ready         both
+    not ready     group
+    stop began    group  ``reason``, and ``actor``, ``error`` (the exception) and ``signal`` of the cause
+    lame duck     group  ``seconds``
+    interrupted   actor  ``reason``
+    stopped       actor  ``outcome``, ``detail``
+    failed        actor  ``error`` (the exception), ``ignored``
+    restarted     actor  ``life`` (its number), ``error`` (why the last one ended, or None), ``after`` (s)
+    held up       group  ``by`` (the actors' names), ``seconds`` (since the start or the stop began)
+    cut           actor  ``reason``
+    over          group  ``exit_code``, ``seconds`` (that the stop took), ``report``
+    ============  =====  ===========================================================================
+    """
+
+    kind: Kind
+    actor: str | None
+    when: float
+    fields: Mapping[str, object]
+
 
 class Journal:
-    """The log of one group."""
+    """The log and the events of one group."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_clock", "_functions", "_name", "_on_failure")
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, clock: Callable[[], float], on_failure: Callable[[BaseException], None]
+    ) -> None:
         self._name = name
+        self._clock = clock  # seconds from the group's start
+        self._on_failure = on_failure  # called with what logging has raised
+        self._functions: list[Callable[[Event], object]] = []
+
+    def subscribe(self, function: Callable[[Event], object]) -> None:
+        self._functions.append(function)
 
     def ready(self) -> None:
-        logger.info("%s: ready", self._name)
+        self._log(logging.INFO, "ready")
+        self._emit("ready")
+
+    def readiness_changed(self, *, ready: bool) -> None:
+        self._log(logging.INFO, "ready again" if ready else "not ready")
+        self._emit("ready" if ready else "not ready")
+
+    def actor_ready(self, life: Life) -> None:
+        self._emit("ready", life)
 
     def never_starts(self, life: Life, missing: Sequence[Life]) -> None:
-        logger.warning(
-            "%s: %r never starts: what it needs stopped before it was ready: %s",
-            self._name,
+        self._log(
+            logging.WARNING,
+            "%r never starts: what it needs stopped before it was ready: %s",
             life.name,
             _names(missing),
         )
 
-    def stop_began(self, cause: Cause) -> None:
+    def start_held_up(self, seconds: float, by: Sequence[Life]) -> None:
+        self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, _names(by))
+        self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
+
+    def stop_began(self, cause: Cause, *, was_ready: bool) -> None:
         level = logging.INFO if cause.error is None else logging.ERROR
         if cannot_start(cause.error):
             level = logging.DEBUG  # who runs the group says it, once
-        logger.log(level, "%s: stopping: %s", self._name, cause)
+        self._log(level, "stopping: %s", cause)
+        self._emit(
+            "stop began",
+            reason=cause.reason,
+            actor=cause.actor,
+            error=cause.error,
+            signal=cause.signal,
+        )
+        if was_ready:
+            self._emit("not ready")
+
+    def lame_duck(self, seconds: float) -> None:
+        self._emit("lame duck", seconds=seconds)
 
     def lame_duck_ends_early(self, cause: Cause) -> None:
-        logger.info("%s: the lame duck ends early: %s", self._name, cause)
+        self._log(logging.INFO, "the lame duck ends early: %s", cause)
 
-    def failure_ignored(self, what: str, error: Exception) -> None:
-        logger.error("%s: %s (ignored)", self._name, what, exc_info=error)
+    def stop_of_one(self, life: Life) -> None:
+        self._log(logging.INFO, "stopping %r alone", life.name)
 
-    def failed_while_stopping(self, what: str) -> None:
-        logger.error("%s: while stopping: %s", self._name, what)
+    def interrupted(self, life: Life, cause: Cause) -> None:
+        self._emit("interrupted", life, reason=cause.reason)
+
+    def stopped(self, life: Life, *, alone: bool) -> None:
+        if alone:
+            self._log(logging.INFO, "%r stopped alone: %s", life.name, life.member.outcome)
+        if self._functions:
+            self._emit("stopped", life, outcome=life.member.outcome, detail=life.status)
+
+    def failed(self, life: Life, error: BaseException, *, ignored: bool, stopping: bool) -> None:
+        """An actor failed. If its failure is the cause of the stop, that line tells of it."""
+        what = one_line(error)
+        if ignored:
+            self._log(logging.ERROR, "%r failed: %s (ignored)", life.name, what, error=error)
+        elif stopping:
+            self._log(logging.ERROR, "while stopping: %r failed: %s", life.name, what)
+        self._emit("failed", life, error=error, ignored=ignored)
+
+    def restarted(self, actor: str, life: int, error: BaseException | None, after: float) -> None:
+        self._emit_for("restarted", actor, life=life, error=error, after=after)
 
     def held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        logger.warning("%s: %.0f s into the stop, waiting for %s", self._name, seconds, _names(by))
+        self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, _names(by))
+        self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def cut(self, why: str, lives: Sequence[Life]) -> None:
         interrupted = [life for life in lives if life.interrupted_at is not None]
@@ -64,16 +162,44 @@ class Journal:
         names = _names(interrupted)
         if others:
             names += f" (and, not yet interrupted, {_names(others)})"
-        logger.warning("%s: %s: cut %s", self._name, why, names.lstrip())
+        self._log(logging.WARNING, "%s: cut %s", why, names.lstrip())
+        for life in lives:
+            self._emit("cut", life, reason=why)
 
     def stuck(self, life: Life, seconds: float) -> None:
-        logger.error(
-            "%s: %r has not returned %g s after a hard cancel. It is here:\n%s",
-            self._name,
+        self._log(
+            logging.ERROR,
+            "%r has not returned %g s after a hard cancel. It is here:\n%s",
             life.name,
             seconds,
             "".join(life.stacks()).rstrip(),
         )
+
+    def over(self, report: Report) -> None:
+        self._emit("over", exit_code=report.exit_code, seconds=report.duration, report=report)
+
+    # What is not ours may raise: a log handler, a filter, a function that listens.
+
+    def _log(
+        self, level: int, text: str, *args: object, error: BaseException | None = None
+    ) -> None:
+        try:
+            logger.log(level, f"%s: {text}", self._name, *args, exc_info=error)  # noqa: G004 - ours
+        except BaseException as exc:
+            self._on_failure(exc)
+
+    def _emit(self, kind: Kind, life: Life | None = None, **fields: object) -> None:
+        if self._functions:
+            self._emit_for(kind, None if life is None else life.name, **fields)
+
+    def _emit_for(self, kind: Kind, name: str | None, /, **fields: object) -> None:
+        event = Event(kind, name, self._clock(), MappingProxyType(fields))
+        for function in self._functions:
+            try:
+                function(event)
+            except BaseException as exc:
+                text = "a function of on_event failed at %r: %s"
+                self._log(logging.ERROR, text, kind, one_line(exc), error=exc)
 
 
 def _names(lives: Sequence[Life]) -> str:

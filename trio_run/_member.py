@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 import trio
 
 from ._actor import State
-from ._errors import split_cancelled
+from ._errors import one_line, split_cancelled
 from ._inside import Inside, place
 from ._report import ActorReport
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from ._actor import Cause, Outcome, Spec
+    from ._group import Group
 
 _T = TypeVar("_T")
 _FRAMES_IN_EVERY_STACK = frozenset(
@@ -35,10 +36,13 @@ _FRAMES_IN_EVERY_STACK = frozenset(
 class Keeper(Protocol):
     """The group around a life, as far as the life needs it."""
 
+    @property
+    def group(self) -> Group: ...
     def became_ready(self, life: Life) -> None: ...
     def stop_one(self, life: Life) -> None: ...
     def signalled(self, signum: signal.Signals) -> bool: ...
     def is_lame_duck(self) -> bool: ...
+    def look_again(self) -> None: ...
 
 
 class End(NamedTuple):
@@ -104,14 +108,19 @@ class Life(Inside):
     def actor(self) -> object:
         return self.spec.actor
 
+    @property
+    def group(self) -> Group:
+        return self.keeper.group
+
     def stop(self) -> None:
         """Stop this one actor, by the rules of a group's stop."""
-        if not self.stop_requested and self.stopped_at is None:
-            self.stop_requested = True
-            self.keeper.stop_one(self)
+        self.keeper.stop_one(self)
 
     def lame_duck(self) -> bool:
         return self.keeper.is_lame_duck()
+
+    def look_again(self) -> None:
+        self.keeper.look_again()
 
     # What its group asks.
 
@@ -126,12 +135,22 @@ class Life(Inside):
         return self.stopped_at is not None and self.interrupt_scope is None
 
     @property
+    def is_fit(self) -> bool:
+        """Is it fit for work, as far as its actor says so? One that is stopped does not count."""
+        if self.stopped_at is not None or self.stop_requested:
+            return True
+        try:
+            return bool(getattr(self.spec.actor, "ready", True))
+        except Exception:  # who can't say that it is fit is not
+            return False
+
+    @property
     def status(self) -> str:
         """The actor's one line for logs, "" where it has none."""
         try:
             return str(getattr(self.spec.actor, "status", ""))
         except Exception as exc:  # a log line is no reason to stop anything
-            return f"its status raised {exc!r}"
+            return f"its status raised {one_line(exc)}"
 
     def report(self, began_at: float) -> ActorReport:
         """Its line in the report of a group that began then."""
@@ -344,6 +363,11 @@ class Member:
         """Wait until the actor has stopped: its execute has returned, or will never start."""
         life = self._life
         await life.wait_until(lambda: life.stopped_at is not None)
+
+
+def life_of(member: Member) -> Life:
+    """What its group lives of it."""
+    return member._life
 
 
 class LifeStatus:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from ._actor import Cause, Outcome
 from ._errors import one_line
 
 _NAME_WIDTH = 18
 _BAR_WIDTHS = (10, 40)
+_MOST_LINES = 100
 _DETAIL_WIDTH = 14  # the least that is left to the details
 
 
@@ -43,7 +46,8 @@ class Report:
     ``cause`` says why it stopped; ``began`` when, in seconds from the group's start; ``duration``
     how many seconds the stop took. ``exit_code`` is what the process should exit with: 0 stopped as
     asked, 1 an actor failed, 128 + n forced by a second signal n. ``actors`` has one
-    :class:`ActorReport` each, in the order in which they were added.
+    :class:`ActorReport` each, in the order in which they were added; of those that left a running
+    group the last 1,000.
     """
 
     cause: Cause
@@ -52,6 +56,34 @@ class Report:
     actors: tuple[ActorReport, ...]
     name: str = "group"
     began: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """It as plain data, which ``json.dumps`` takes: exceptions in one line, signals by name."""
+        cause = self.cause
+        return {
+            "name": self.name,
+            "cause": {
+                "actor": cause.actor,
+                "error": None if cause.error is None else one_line(cause.error),
+                "signal": None if cause.signal is None else cause.signal.name,
+                "reason": cause.reason,
+            },
+            "began": self.began,
+            "duration": self.duration,
+            "exit_code": int(self.exit_code),
+            "actors": [
+                {
+                    "name": actor.name,
+                    "outcome": actor.outcome,
+                    "ready": actor.ready,
+                    "interrupted": actor.interrupted,
+                    "stopped": actor.stopped,
+                    "error": None if actor.error is None else one_line(actor.error),
+                    "detail": actor.detail,
+                }
+                for actor in self.actors
+            ],
+        }
 
     def __str__(self) -> str:
         # A narrower terminal wraps: a table cut off would tell less.
@@ -64,14 +96,15 @@ def _timeline(report: Report, width: int) -> str:
     lines = textwrap.wrap(head, width, subsequent_indent="  ")
     if not report.actors:
         return "\n".join(lines)
-    details = [_detail(actor) for actor in report.actors]
+    actors, others = _to_show(report)
+    details = [_detail(actor) for actor in actors]
     columns = [
-        ["actor", *(_shorten(actor.name) for actor in report.actors)],
-        ["ready", *(_seconds(actor.ready) for actor in report.actors)],
-        ["asked", *(_seconds(actor.interrupted, report.began) for actor in report.actors)],
+        ["actor", *(_shorten(actor.name) for actor in actors)],
+        ["ready", *(_seconds(actor.ready) for actor in actors)],
+        ["asked", *(_seconds(actor.interrupted, report.began) for actor in actors)],
     ]
     widths = [max(map(len, column)) for column in columns]
-    outcome_width = max(len("outcome"), *(len(actor.outcome) for actor in report.actors))
+    outcome_width = max(len("outcome"), *(len(actor.outcome) for actor in actors))
     detail_width = max(map(len, details))
     least, most = _BAR_WIDTHS
     room = width - sum(widths) - 2 * (len(widths) + 1) - outcome_width
@@ -80,9 +113,9 @@ def _timeline(report: Report, width: int) -> str:
     bar_width = max(least, min(most, room - (detail_width + 2 if detail_width else 0)))
     detail_width = max(_DETAIL_WIDTH, room - bar_width - 2)
     scale = f"0 s{scale:>{bar_width - 3}}"
-    bars = [scale, *(_bar(actor, report, bar_width) for actor in report.actors)]
-    outcomes = ["outcome", *(actor.outcome for actor in report.actors)]
-    for row in range(len(report.actors) + 1):
+    bars = [scale, *(_bar(actor, report, bar_width) for actor in actors)]
+    outcomes = ["outcome", *(actor.outcome for actor in actors)]
+    for row in range(len(actors) + 1):
         name, ready, asked = (column[row] for column in columns)
         line = (
             f"{name:<{widths[0]}}  {ready:>{widths[1]}}  {asked:>{widths[2]}}  {bars[row]}  "
@@ -91,7 +124,25 @@ def _timeline(report: Report, width: int) -> str:
         detail = textwrap.wrap(details[row - 1], detail_width) if row else []
         lines.append((line + (detail[0] if detail else "")).rstrip())
         lines.extend(" " * len(line) + rest for rest in detail[1:])
+    if others:
+        counts = Counter(actor.outcome for actor in others)
+        rest = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+        lines.append(f"and {len(others):,} more: {rest}")
     return "\n".join(lines)
+
+
+def _to_show(report: Report) -> tuple[list[ActorReport], list[ActorReport]]:
+    """Those that are worth a line, and the others: of very many the ones that took longest."""
+    if len(report.actors) <= _MOST_LINES:
+        return list(report.actors), []
+
+    def weight(numbered: tuple[int, ActorReport]) -> tuple[bool, float]:
+        actor = numbered[1]
+        return actor.outcome in ("failed", "cut"), actor.stopped or 0.0
+
+    ranked = sorted(enumerate(report.actors), key=weight, reverse=True)
+    shown = sorted(ranked[:_MOST_LINES], key=lambda numbered: numbered[0])
+    return [actor for _, actor in shown], [actor for _, actor in ranked[_MOST_LINES:]]
 
 
 def _bar(actor: ActorReport, report: Report, width: int) -> str:

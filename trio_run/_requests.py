@@ -54,6 +54,11 @@ class Requests:
         """Has the run?"""
         return self._token is not None
 
+    @property
+    def is_here(self) -> bool:
+        """Is this the thread in which the group runs? Before it runs, every one is."""
+        return self._token is None or self._is_over or _is_here(self._token)
+
     def begin(self) -> Bell:
         """The run begins, in this task. Returns the bell that is rung at each request."""
         self._bell = Bell()
@@ -120,7 +125,9 @@ class Requests:
         for number in range(self._logged, len(requests)):
             request = requests[number]
             if number == 0:
-                self._journal.stop_began(request.cause)
+                self._journal.stop_began(request.cause, was_ready=self.serves)
+                if request.lame_duck:
+                    self._journal.lame_duck(request.lame_duck)
             elif number == 1 and request.when < requests[0].when + requests[0].lame_duck:
                 self._journal.lame_duck_ends_early(request.cause)
         self._logged = len(requests)

@@ -1,34 +1,33 @@
-"""run: one process. Its signals, its exit code, what it says on stderr, and the watchdog.
+"""run: one process. Its signals, its exit code, and what it says on stderr.
 
-What happens between is the group's business.
+What happens between is decided by the group. How a process ends that does not end by itself is
+decided in _watchdog.
 """
 
 from __future__ import annotations
 
-import faulthandler
+import contextlib
+import gc
 import logging
-import math
 import signal
 import sys
-import time
 import traceback
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import trio
 
-from ._errors import CannotStart, GroupFailed, cannot_start
-from ._group import Group
+from ._actor import check_seconds
+from ._arrivals import Arrivals
+from ._errors import CannotStart, GroupFailed, cannot_start, one_line
+from ._group import Group, supervisor_of
 from ._signals import SignalReceiver
+from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 logger = logging.getLogger("trio_run")
-
-_STDERR = 2  # the descriptor: sys.stderr may be anything
-_SLACK = 0.25  # seconds for what the group says of who hangs, where that is due just then
-_SHORTEST, _LONGEST = 0.01, 1e9  # seconds: the timer takes neither 0 nor infinity
 
 
 def run(
@@ -37,6 +36,7 @@ def run(
     grace: float = 30.0,
     lame_duck: float = 0.0,
     abort_after: float = 5.0,
+    stuck_after: float | None = None,
     signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM),
 ) -> int:
     """Run actors as this process, until they stop: ``sys.exit(run(...))``.
@@ -45,15 +45,25 @@ def run(
     to stderr (to the ``trio_run`` logger; where nobody has set up logging, it does so for this
     logger and this call), and the traceback of each actor that failed.
 
-    It always ends. If the process still runs ``abort_after`` seconds past the grace, be it that an
-    actor ignores cancellation or that it blocks the event loop, the stacks of all threads go to
-    stderr, and the process exits with code 1. (With an endless grace it never comes to that.)
+    It ends. If the process still runs ``abort_after`` seconds past the grace, be it that an actor
+    ignores cancellation, that Python code blocks the event loop, or that a thread that is no daemon
+    goes on (counted from the end of the main thread), the stacks of all threads go to stderr, and
+    the process exits with code 1. With an endless grace it never comes to that. Code in C that never
+    gives the interpreter back can be ended only where ``stuck_after`` is given; else by whoever
+    started the process, with SIGKILL.
+
+    When the stop begins, it freezes what there is for the garbage collector (:func:`gc.freeze`):
+    most of it goes away then, and the collector is not to walk through it meanwhile. It is left so,
+    for the end of the process.
 
     Args:
       actors: what :meth:`Group.add` takes. Or a single :class:`Group`, for actors that need each
         other: it is run itself, with its own name, grace and lame duck.
       name, grace, lame_duck: those of the :class:`Group` that is made of the actors.
       abort_after: how many seconds past the grace the process is given.
+      stuck_after: how many seconds the event loop may take to come round, as long as the program
+        runs. Then all stacks go to stderr, once; after twice that the process exits with code 1. A
+        process that is paused (SIGSTOP) for so long may be ended when it goes on. None is never.
       signals: those that stop it; () for none, and Ctrl-C then raises KeyboardInterrupt.
 
     Returns:
@@ -61,92 +71,102 @@ def run(
 
     Raises:
       KeyboardInterrupt, SystemExit: if an actor raised it.
+      RuntimeError: in a Trio program, where a group is run with ``await group.run()``.
       TypeError, ValueError: if an argument can't be right.
     """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError("run() begins a Trio program: in one, write await group.run()")
+    check_seconds("abort_after", abort_after)
+    if stuck_after is not None and not check_seconds("stuck_after", stuck_after):
+        raise ValueError("stuck_after must be more than 0 seconds, or None")
+    with Arrivals(signals) as arrivals:
+        group = _make_group(actors, name, grace, lame_duck)
+        if signals:
+            group.add(SignalReceiver(*signals))
+        watchdog = Watchdog(group.grace, abort_after, stuck_after)
+        arrivals.on_arrival = watchdog.signal_arrived
+        for member in group.members:  # the group may have a receiver of its own
+            if isinstance(member.actor, SignalReceiver):
+                member.actor.arrivals = arrivals
+
+        def stop_is_over_in(seconds: float) -> None:
+            watchdog.stop_is_over_in(seconds)
+            _freeze()
+
+        supervisor_of(group).requests.on_deadline = stop_is_over_in
+        try:
+            with _logging_to_stderr():
+                return trio.run(_main, group, watchdog)
+        finally:
+            watchdog.over()
+
+
+def _make_group(actors: tuple[object, ...], name: str, grace: float, lame_duck: float) -> Group:
     if len(actors) == 1 and isinstance(actors[0], Group):
-        group = actors[0]
         if (name, grace, lame_duck) != ("group", 30.0, 0.0):
             raise TypeError(
                 "run(group) takes name, grace and lame_duck from the group: give them there"
             )
-    else:
-        group = Group(name=name, grace=grace, lame_duck=lame_duck)
-        for actor in actors:
-            group.add(actor)
-    watchdog = _Watchdog(group.grace, abort_after)
-    group._supervisor.requests.on_deadline = watchdog.stop_is_over_in
-    if signals:
-        group.add(SignalReceiver(*signals))
-    for member in group.members:  # the group may have one of its own
-        if isinstance(member.actor, SignalReceiver):
-            member.actor._on_arrival = watchdog.signal_arrived
-    try:
-        with _logging_to_stderr():
-            return trio.run(_main, group)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+        return actors[0]
+    group = Group(name=name, grace=grace, lame_duck=lame_duck)
+    for actor in actors:
+        group.add(actor)
+    return group
 
 
-async def _main(group: Group) -> int:
+async def _main(group: Group, watchdog: Watchdog) -> int:
+    trio.lowlevel.spawn_system_task(watchdog.live, name="trio_run watchdog")
     try:
         report = await group.run()
     except GroupFailed as failed:
         report = failed.report
-        _tell_failures(failed)
+        _print_failures(failed)
         if cannot_start(failed):  # that sentence tells it all
             return report.exit_code
     except BaseException as exc:
         if isinstance(exc.__cause__, GroupFailed):  # beside an exit
-            _tell_failures(exc.__cause__)
+            _print_failures(exc.__cause__)
         raise
-    logger.info("%s", report)
+    with contextlib.suppress(Exception):  # somebody's log handler: what there is to say was said
+        logger.info("%s", report)
     return report.exit_code
 
 
-def _tell_failures(failed: GroupFailed) -> None:
-    """Each failure on stderr: its traceback, or its sentence where that says all."""
+def _print_failures(failed: GroupFailed) -> None:
+    """Print each failure on stderr: its traceback, or its sentence where that says all."""
     for error in failed.exceptions:
         if isinstance(error, GroupFailed):
-            _tell_failures(error)
+            _print_failures(error)
         elif isinstance(error, CannotStart):
-            print(error, file=sys.stderr)  # noqa: T201
+            _print(f"{error}\n")
         else:
-            traceback.print_exception(error)  # with the note that names the actor
+            _print(_traceback_of(error))  # with the note that names the actor
 
 
-class _Watchdog:
-    """Ends the process when it has not stopped some time after it should have.
+def _traceback_of(error: Exception) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as exc:  # it is somebody else's object
+        return f"{one_line(error)}\n(its traceback can't be had: {one_line(exc)})\n"
 
-    faulthandler's timer needs no thread of ours and no event loop. The group says when the stop is
-    to be over; and as a blocked event loop never gets to that, the arrival of a signal sets the
-    timer too, until the group says better.
-    """
 
-    def __init__(self, grace: float, abort_after: float) -> None:
-        if not abort_after >= 0:
-            raise ValueError(
-                f"abort_after must be a number of seconds, 0 or more, not {abort_after!r}"
-            )
-        self._grace = grace
-        self._abort_after = abort_after
-        self._signalled = False
-        self._due = math.inf  # on the monotonic clock
+def _print(text: str) -> None:
+    """Print it on stderr, if there is one that takes it: its end is no failure of the program."""
+    with contextlib.suppress(Exception):
+        print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
 
-    def signal_arrived(self) -> None:
-        """It may only bring the end nearer: somebody who keeps pressing Ctrl-C wants it to end."""
-        seconds = 0.0 if self._signalled else self._grace
-        self._signalled = True
-        self._set(min(self._due, time.monotonic() + seconds + self._abort_after))
 
-    def stop_is_over_in(self, seconds: float) -> None:
-        self._set(time.monotonic() + seconds + self._abort_after + _SLACK)
+def _freeze() -> None:
+    with contextlib.suppress(AttributeError):  # PyPy's collector is another
+        if not gc.get_freeze_count():  # else somebody has a use for that
+            gc.freeze()
 
-    def _set(self, due: float) -> None:
-        self._due = due
-        timeout = max(_SHORTEST, due - time.monotonic())
-        faulthandler.cancel_dump_traceback_later()
-        if timeout < _LONGEST:
-            faulthandler.dump_traceback_later(timeout, exit=True, file=_STDERR)
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """As its base, and a stderr that can't be written to is no failure of the program."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
 
 
 @contextmanager
@@ -155,7 +175,7 @@ def _logging_to_stderr() -> Iterator[None]:
     if logger.hasHandlers():
         yield
         return
-    handler = logging.StreamHandler()
+    handler = _Handler()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

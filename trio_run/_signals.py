@@ -18,7 +18,8 @@ from ._member import Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import FrameType
+
+    from ._arrivals import Arrivals
 
 logger = logging.getLogger("trio_run")
 
@@ -62,9 +63,7 @@ class SignalReceiver:
                 raise TypeError(f"the handler of {signum.name} must be a function, not {fn!r}")
             if signum in self.signals:
                 raise ValueError(f"{signum.name} can't both stop the group and have a handler")
-        # Set by trio_run.run(): called when a signal to stop arrives, even while the event loop is
-        # blocked.
-        self._on_arrival: Callable[[], None] | None = None
+        self.arrivals: Arrivals | None = None  # set by trio_run.run()
 
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -86,12 +85,12 @@ class SignalReceiver:
         self._pending: set[signal.Signals] = set()
         due, arrived = trio.open_memory_channel[signal.Signals](len(self.handlers))
         with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
-            if self._on_arrival is not None:
-                for signum in self.signals:
-                    _tap(signum, self._on_arrival)
+            early = self._open_arrivals()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._handle, arrived)
                 task_status.started()
+                for signum in early:
+                    life.keeper.signalled(signum)
                 async for number in received:  # pragma: no branch - it has no end
                     signum = signal.Signals(number)
                     if signum in self.handlers:
@@ -100,7 +99,17 @@ class SignalReceiver:
                             due.send_nowait(signum)  # never full: each signal is in it once
                     elif life.keeper.signalled(signum):
                         break  # and leave the next one to Python
+                if self.arrivals is not None:
+                    self.arrivals.leave_to_python()
                 nursery.cancel_scope.cancel("a second signal came")
+
+    def _open_arrivals(self) -> list[signal.Signals]:
+        """Have run() hear of each signal too. Returns those that came before."""
+        if self.arrivals is None:
+            return []
+        for signum in self.signals:
+            self.arrivals.tap(signum)
+        return self.arrivals.take()
 
     async def _handle(self, arrived: trio.MemoryReceiveChannel[signal.Signals]) -> None:
         async for signum in arrived:
@@ -122,15 +131,3 @@ def _check_signal(number: int) -> signal.Signals:
     if signum in _UNCATCHABLE:
         raise ValueError(f"{signum.name} can't be caught: no program can handle it")
     return signum
-
-
-def _tap(signum: signal.Signals, call: Callable[[], None]) -> None:
-    """Call a function too, before the handler that is installed; who restores that one ends it."""
-    handler = signal.getsignal(signum)
-    assert callable(handler)
-
-    def both(number: int, frame: FrameType | None) -> None:
-        call()
-        handler(number, frame)
-
-    signal.signal(signum, both)

@@ -40,9 +40,7 @@ the Cancelled goes on its way at the end.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import gc
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -50,6 +48,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._actor import Cause, State
+from ._delays import Delays
 from ._failures import Failures
 from ._inside import place
 from ._journal import Journal
@@ -57,6 +56,7 @@ from ._member import LifeStatus, end_of
 from ._order import Order
 from ._report import Report
 from ._requests import Requests
+from ._roster import Roster
 from ._stop import Stop
 from ._timers import Timers
 
@@ -65,38 +65,42 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from ._bell import Bell
+    from ._group import Group
     from ._inside import Place
     from ._member import Life
-
-_HOLDUP_INTERVAL = 5.0  # seconds
-_STUCK_AFTER = 5.0
 
 
 class Supervisor:
     """Runs the lives of one group, and stops them."""
 
-    def __init__(self, name: str, grace: float, lame_duck: float) -> None:
-        self.lives: list[Life] = []
+    def __init__(
+        self, group: Group, name: str, grace: float, lame_duck: float, start_within: float
+    ) -> None:
+        self.group = group
+        self.roster = Roster()
         self.was_cancelled = False  # from outside
         self._name = name
         self._grace = grace
-        self._journal = Journal(name)
+        self._start_within = start_within
+        self._began_at = self._ended_at = 0.0
         self._stop = Stop(grace, lame_duck)
-        self.requests = Requests(self._stop, self._journal)
-        self.failures = Failures(name, self.requests, self._journal)
-        self._order: Order[Life] = Order()
+        self.journal = Journal(name, self._clock, lambda error: self.failures.add_own(error))
+        self.requests = Requests(self._stop, self.journal)
+        self.failures = Failures(name, self.requests, self.journal)
         self._timers = Timers()
+        self._delays = Delays(self._timers, self.journal, self.failures, self.roster)
+        self._order: Order[Life] = Order()
         self._bell: Bell | None = None
         self._around: Place | None = None  # where it runs: in an actor of another group
         self._nursery: trio.Nursery | None = None
-        self._began_at = 0.0
         self._unsettled = 0  # neither ready nor given up on
-        self._is_ready = False
+        self._is_ready = False  # has every actor been ready?
+        self._was_fit = True  # at the last look
         self._is_over = False
         self._interrupting = False  # have the interrupts begun?
         self._cutting = False  # is the deadline past?
-        self._froze = False  # the garbage collector
         self._free: deque[Life] = deque()  # what they needed has settled
+        self._to_stop: deque[Life] = deque()  # alone
         self._due: deque[Life] = deque()  # whose turn to be interrupted may have come
 
     @property
@@ -109,11 +113,16 @@ class Supervisor:
             return State.RUNNING if self._is_ready else State.STARTING
         return State.LAME_DUCK if self._stop.is_lame_duck else State.STOPPING
 
+    @property
+    def is_ready(self) -> bool:
+        """Is it fit for work?"""
+        return self.state is State.RUNNING and self.roster.is_fit
+
     # What may be asked of it.
 
     def add(self, life: Life) -> None:
         """Have it live: at once, if the group runs and what it needs is ready."""
-        self.lives.append(life)
+        self.roster.add(life)
         self._unsettled += 1
         self._order.enter(life, life.needs, daemon=life.spec.daemon)
         unsettled = [need for need in life.needs if not need.is_settled]
@@ -125,13 +134,27 @@ class Supervisor:
             self._launch(life)
 
     def stop_one(self, life: Life) -> None:
-        if self._nursery is None:
-            return  # it has not run yet, and will not start this one
-        for waiting in self._order.waiting:
-            if waiting is life or life in waiting.needs:
-                self._order.give_up(waiting)
-                self._close(waiting)
-        self._due.append(life)
+        """Stop this one alone. A signal handler may call it, too."""
+        self.check_thread("Member.stop()")
+        if not life.stop_requested and life.stopped_at is None:
+            life.stop_requested = True  # before the run: then it is not started
+            if self._bell is not None:
+                self._to_stop.append(life)
+                self._bell.ring()
+
+    def check_thread(self, what: str) -> None:
+        """While the group runs it is changed in its own thread only.
+
+        Raises:
+          RuntimeError: in another thread.
+        """
+        if not self.requests.is_here:
+            raise RuntimeError(
+                f"{what} was called outside the thread in which group {self._name!r} runs: "
+                "use trio.from_thread.run_sync()"
+            )
+
+    def look_again(self) -> None:
         self._ring()
 
     def signalled(self, signum: signal.Signals) -> bool:
@@ -152,9 +175,9 @@ class Supervisor:
             exit_code = 128 + self._stop.forced_by
         return Report(
             cause=cause,
-            duration=trio.current_time() - self._stop.began,
+            duration=self._ended_at - self._stop.began,
             exit_code=exit_code,
-            actors=tuple(life.report(self._began_at) for life in self.lives),
+            actors=self.roster.lines(self._began_at),
             name=self._name,
             began=self._stop.began - self._began_at,
         )
@@ -165,6 +188,7 @@ class Supervisor:
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Run until all have left."""
         self._began_at = trio.current_time()
+        self._delays.start_of_all(self._start_within)
         self._around = place.get()
         self._bell = self.requests.begin()
         async with trio.open_nursery() as nursery:
@@ -173,12 +197,11 @@ class Supervisor:
             await self._supervise(task_status)
         self._nursery = None
         self._is_over = True
+        self._ended_at = trio.current_time()
         self.requests.end()
-        if self._froze:
-            gc.unfreeze()
 
     async def _start_all(self) -> None:
-        first = [life for life in self.lives if not life.needs]  # the others wait for those
+        first = [life for life in self.roster if not life.needs]  # the others wait for those
         daemons = [life for life in first if life.spec.daemon]
         for life in daemons:
             self._launch(life)
@@ -214,8 +237,11 @@ class Supervisor:
         if self._stop.is_lame_duck and now >= ends:
             self._stop.end_lame_duck()
         self._timers.fire(now)
+        while self._to_stop:
+            self._begin_stop_of(self._to_stop.popleft())
         while self._free:
             self._launch(self._free.popleft())
+        self._judge_readiness()
         if self.state is State.STOPPING and not self._interrupting:
             self._begin_interrupts()
         self._interrupt_due()
@@ -253,7 +279,7 @@ class Supervisor:
         assert self._nursery is not None
         missing = [need for need in life.needs if need.ready_at is None]
         if missing and self._stop.cause is None:
-            self._journal.never_starts(life, missing)
+            self.journal.never_starts(life, missing)
         if missing or self._is_refused(life):
             self._close(life)
         elif life.context is None:
@@ -278,6 +304,8 @@ class Supervisor:
         if self._cutting:
             life.cut()
         life.begin()
+        if life.spec.takes_status:
+            self._delays.starting(life)
         end = life.conclude(await end_of(life.scope, life.execute))
         if end.outside:
             self._cancel_from_outside()  # before the failure, which came of it
@@ -287,35 +315,50 @@ class Supervisor:
 
     def became_ready(self, life: Life) -> None:
         """It is ready, or never will be: those that wait for it go on."""
+        if life.ready_at is not None:
+            self.journal.actor_ready(life)
         self._unsettled -= 1
         self._free.extend(self._order.settle(life))
         if not self._unsettled and not self._is_ready:
             self._is_ready = self.requests.serves = True
-            if self._stop.cause is None:
-                self._journal.ready()
+            self._was_fit = self.roster.is_fit
+            if self._stop.cause is None and self._was_fit:
+                self.journal.ready()
         self._ring()
+
+    def _judge_readiness(self) -> None:
+        """Log it if the actors' fitness for work has changed, and say so to the group around."""
+        if self.state is not State.RUNNING or self._was_fit == self.roster.is_fit:
+            return
+        self._was_fit = not self._was_fit
+        self.journal.readiness_changed(ready=self._was_fit)
+        if self._around is not None:
+            self._around.inside.look_again()
 
     # Stopping.
 
+    def _begin_stop_of(self, life: Life) -> None:
+        """Stop it alone; what waits for it can never start."""
+        for waiting in self._order.waiting:
+            if waiting is life or life in waiting.needs:
+                self._order.give_up(waiting)
+                self._close(waiting)
+        if life.began and life.stopped_at is None and not self._interrupting:
+            self.journal.stop_of_one(life)
+            self._delays.stopping_alone(life)
+        self._due.append(life)
+
     def _begin_interrupts(self) -> None:
         self._interrupting = True
-        began, now = self._stop.began, trio.current_time()
-        missed = (now - began) // _HOLDUP_INTERVAL  # while it was a lame duck
-        self._timers.at(began + _HOLDUP_INTERVAL * (missed + 1), self._log_holdups)
-        # Most of what there is goes away now, by reference counts: the collector is not to walk
-        # through all of it meanwhile.
-        with contextlib.suppress(AttributeError):  # PyPy's is another
-            if not gc.get_freeze_count():  # else somebody has a use for that
-                gc.freeze()
-                self._froze = True
+        self._delays.stopping(self._stop.began)
         for life in self._order.waiting:
             self._order.give_up(life)
             self._close(life)
-        for life in self.lives:
+        for life in self.roster:
             if life.began and life.interrupted_at is None:
                 # One that has returned is owed its interrupt, and is here until then.
                 self._order.enter(life, life.needs, daemon=life.spec.daemon)
-        self._due.extend(self.lives)
+        self._due.extend(self.roster)
 
     def _interrupt_due(self) -> None:
         """Interrupt those whose turn it is. Each may free others: go on until there is none."""
@@ -339,6 +382,7 @@ class Supervisor:
             pending = life.interrupt(cause)
         except BaseException as exc:
             self._interrupt_failed(life, exc)
+        self.journal.interrupted(life, cause)
         if pending is not None:
             assert life.execute_task is not None
             start = partial(self._nursery.start_soon, self._finish_interrupt, life, pending)
@@ -346,10 +390,10 @@ class Supervisor:
         grace = life.spec.grace
         if grace is None and not self._interrupting:
             grace = self._grace
-        if grace is not None and not life.is_finished:
-            self._timers.at(trio.current_time() + grace, partial(self._cut_late, life, grace))
+        if grace is not None:
+            self._delays.interrupted(life, grace)
         if self._cutting and not life.is_finished and (pending is not None or not life.was_cut):
-            self._cut([life], "the grace is over")
+            self._delays.cut([life], "the grace is over")
         self._check_left(life)
 
     @trio.lowlevel.enable_ki_protection
@@ -360,23 +404,13 @@ class Supervisor:
             self._interrupt_failed(life, end.error)
         self._check_left(life)
 
-    def _cut_late(self, life: Life, grace: float) -> None:
-        if not life.is_finished:
-            self._cut([life], f"its grace of {grace:g} s is over")
-
     def _cut_all(self) -> None:
         self._cutting = True
         late = [
-            life for life in self.lives if life.began and not life.is_finished and not life.was_cut
+            life for life in self.roster if life.began and not life.is_finished and not life.was_cut
         ]
         if late:
-            self._cut(late, self._stop.why_deadline)
-
-    def _cut(self, lives: list[Life], why: str) -> None:
-        self._journal.cut(why, lives)
-        self._timers.at(trio.current_time() + _STUCK_AFTER, partial(self._log_stuck, lives))
-        for life in lives:
-            life.cut()
+            self._delays.cut(late, self._stop.why_deadline)
 
     def _cancel_from_outside(self) -> None:
         if not self.was_cancelled:
@@ -389,11 +423,13 @@ class Supervisor:
     def _interrupt_failed(self, life: Life, error: BaseException) -> None:
         self.failures.add(life, error)
         if life.stopped_at is None:
-            self._cut([life], "its interrupt failed")
+            self._delays.cut([life], "its interrupt failed")
 
     def _close(self, life: Life) -> None:
         """Its execute is over, or never begins."""
         life.close()
+        alone = life.stop_requested and life.began and not self._interrupting
+        self.journal.stopped(life, alone=alone)
         if life.ready_at is None:
             self.became_ready(life)
         returned = life.outcome == "returned" and not life.stop_requested
@@ -403,30 +439,20 @@ class Supervisor:
 
     def _check_left(self, life: Life) -> None:
         """It has exited, been interrupted, or finished its interrupt: has it left by that?"""
-        owed = self._interrupting and life.began and life.interrupted_at is None
-        if life.is_finished and not owed:
+        owed = life.began and life.interrupted_at is None
+        if life.is_finished and not (self._interrupting and owed):
             self._due.extend(self._order.leave(life))
             if not self._order.workers and self.state is not State.STOPPING:
                 reason = f"{life.name!r} stopped, and nothing is left to keep it running"
                 self.requests.request_and_log(Cause(actor=life.name, reason=reason))
+            owed = owed and life.spec.interrupt is not None
+            if self._stop.cause is None and not owed and life in self.roster:
+                self.roster.forget(life, self._began_at)
         self._ring()
 
-    # Timers, and what is logged at them.
+    def _clock(self) -> float:
+        return trio.current_time() - self._began_at
 
     def _ring(self) -> None:
         if self._bell is not None:
             self._bell.ring()
-
-    def _log_holdups(self) -> None:
-        now = trio.current_time()
-        late = [
-            life for life in self.lives if life.interrupted_at is not None and not life.is_finished
-        ]
-        if late:
-            self._journal.held_up(now - self._stop.began, late)
-        self._timers.at(now + _HOLDUP_INTERVAL, self._log_holdups)
-
-    def _log_stuck(self, lives: list[Life]) -> None:
-        for life in lives:
-            if not life.is_finished:
-                self._journal.stuck(life, _STUCK_AFTER)
