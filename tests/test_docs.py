@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -28,6 +27,7 @@ from trio.testing import MockClock
 import trio_run
 from trio_run import lessons
 
+from .ports import free_port
 from .process import TIMEOUT, Program, open_program
 
 ROOT = Path(__file__).parent.parent
@@ -133,13 +133,6 @@ def blocks(*languages: str, if_: Callable[[Block], object] = bool) -> Any:
 
 def is_program(block: Block) -> bool:
     return RUNS.search(block.text) is not None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def at_port(source: str, port: int) -> str:

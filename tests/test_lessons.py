@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -17,6 +19,7 @@ import trio
 from trio_run import lessons
 from trio_run.lessons import __main__ as runner
 
+from .ports import free_port
 from .process import TIMEOUT, Program, open_program
 
 FILES = sorted(Path(lessons.__file__).parent.glob("lesson_*.py"))
@@ -117,7 +120,8 @@ async def open_lesson(number: int, directory: Path) -> AsyncIterator[Lesson]:
             (directory / name).write_text(f"#!{sys.executable}\n{body}")
             (directory / name).chmod(0o700)
     with trio.fail_after(TIMEOUT):
-        async with open_program(*MODULE, str(number), "--port", "0") as program:
+        port = str(free_port())
+        async with open_program(*MODULE, str(number), "--port", port) as program:
             await program.line_with(DASHES.strip())
             yield Lesson(number, program, f"{directory}:{path}")
 
@@ -216,10 +220,45 @@ async def test_what_is_not_installed_is_named_with_the_cure(
     assert said.count("\n") == 1
 
 
-# Each lesson, in order.
+# Each lesson, in order. They are played all at the same time: most of it is waiting.
+
+SCENES: dict[str, Callable[[Path], Awaitable[None]]] = {}
 
 
-async def test_lesson_01_a_failure_stops_the_other_task_and_comes_out(tmp_path: Path) -> None:
+def scene(*cases: Any) -> Callable[[Callable[..., Awaitable[None]]], object]:
+    """Have it played, with each of the cases, as a test of its own."""
+
+    def add(play: Callable[..., Awaitable[None]]) -> None:
+        for case in cases:
+            SCENES[f"{play.__name__}-{case}"] = partial(play, case=case)
+        if not cases:
+            SCENES[play.__name__] = play
+
+    return add
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exception]:
+    """Play all scenes. What has failed, and with what."""
+    failures = {}
+
+    async def play(name: str) -> None:
+        try:
+            await SCENES[name](tmp_path_factory.mktemp(name))
+        except Exception as exc:
+            failures[name] = exc
+
+    async def play_all() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in SCENES:
+                nursery.start_soon(play, name)
+
+    trio.run(play_all)
+    return failures
+
+
+@scene()
+async def lesson_01_a_failure_stops_the_other_task_and_comes_out(tmp_path: Path) -> None:
     async with open_lesson(1, tmp_path) as lesson:
         await lesson.says("greeter: listening")
         ada, zoe = lesson.commands
@@ -233,7 +272,8 @@ async def test_lesson_01_a_failure_stops_the_other_task_and_comes_out(tmp_path: 
     assert error.startswith("An error came out of the program: UnicodeDecodeError: 'ascii' codec")
 
 
-async def test_lesson_01_ctrl_c_stops_both_too(tmp_path: Path) -> None:
+@scene()
+async def lesson_01_ctrl_c_stops_both_too(tmp_path: Path) -> None:
     async with open_lesson(1, tmp_path) as lesson:
         # While a Trio program starts, there are moments when a KeyboardInterrupt gets lost.
         await lesson.says("clock: tick 2")
@@ -245,7 +285,8 @@ async def test_lesson_01_ctrl_c_stops_both_too(tmp_path: Path) -> None:
     assert error == "KeyboardInterrupt came out of the program"
 
 
-async def test_lesson_02_quit_stops_the_clock(tmp_path: Path) -> None:
+@scene()
+async def lesson_02_quit_stops_the_clock(tmp_path: Path) -> None:
     async with open_lesson(2, tmp_path) as lesson:
         await lesson.says("web: listening")
         hello, quit_it = lesson.commands
@@ -259,26 +300,27 @@ async def test_lesson_02_quit_stops_the_clock(tmp_path: Path) -> None:
     assert both == "main: both have stopped"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_lesson_03_a_signal_stops_the_loop_that_waits(
-    tmp_path: Path, signum: signal.Signals
+@scene(signal.SIGTERM, signal.SIGINT)
+async def lesson_03_a_signal_stops_the_loop_that_waits(
+    tmp_path: Path, case: signal.Signals
 ) -> None:
     async with open_lesson(3, tmp_path) as lesson:
         await lesson.says("udp: listening")
         hello, stop = lesson.commands
         assert await lesson.type(hello) == "HELLO\n"
-        await lesson.type(stop.replace("TERM", signum.name.removeprefix("SIG")))
+        await lesson.type(stop.replace("TERM", case.name.removeprefix("SIG")))
         assert await lesson.exit_code() == 0
     assert lesson.said.splitlines() == [
         "udp: listening",
         "udp: 6 bytes came",
-        f"signals: {signum.name} came, and I cancel everything",
+        f"signals: {case.name} came, and I cancel everything",
         "udp: stopped; the socket is closed next",
         "main: both have stopped",
     ]
 
 
-async def test_lesson_04_the_signal_stops_all(tmp_path: Path) -> None:
+@scene()
+async def lesson_04_the_signal_stops_all(tmp_path: Path) -> None:
     async with open_lesson(4, tmp_path) as lesson:
         await lesson.says("program: ready")
         hello, stop, _ = lesson.commands
@@ -291,7 +333,8 @@ async def test_lesson_04_the_signal_stops_all(tmp_path: Path) -> None:
     assert lesson.rows[quitter] == lesson.rows[signals] == "returned"
 
 
-async def test_lesson_04_quit_stops_all(tmp_path: Path) -> None:
+@scene()
+async def lesson_04_quit_stops_all(tmp_path: Path) -> None:
     async with open_lesson(4, tmp_path) as lesson:
         await lesson.says("program: ready")
         assert await lesson.type(lesson.commands[2]) == "Good bye!\n"
@@ -301,7 +344,8 @@ async def test_lesson_04_quit_stops_all(tmp_path: Path) -> None:
     assert len(lesson.rows) == 3
 
 
-async def test_lesson_05_the_baker_finishes_the_loaf_and_the_others_do_not_wait(
+@scene()
+async def lesson_05_the_baker_finishes_the_loaf_and_the_others_do_not_wait(
     tmp_path: Path,
 ) -> None:
     async with open_lesson(5, tmp_path) as lesson:
@@ -322,7 +366,8 @@ async def test_lesson_05_the_baker_finishes_the_loaf_and_the_others_do_not_wait(
     assert lesson.bars["open_door"][1] < lesson.bars["baker"][1]
 
 
-async def test_lesson_06_the_signal_stops_all(tmp_path: Path) -> None:
+@scene()
+async def lesson_06_the_signal_stops_all(tmp_path: Path) -> None:
     async with open_lesson(6, tmp_path) as lesson:
         await lesson.says("shop: open")
         buy, stop, _ = lesson.commands
@@ -337,7 +382,8 @@ async def test_lesson_06_the_signal_stops_all(tmp_path: Path) -> None:
     ]
 
 
-async def test_lesson_06_a_failure_stops_all(tmp_path: Path) -> None:
+@scene()
+async def lesson_06_a_failure_stops_all(tmp_path: Path) -> None:
     async with open_lesson(6, tmp_path) as lesson:
         await lesson.says("shop: open")
         await lesson.type(lesson.commands[2])
@@ -346,7 +392,8 @@ async def test_lesson_06_a_failure_stops_all(tmp_path: Path) -> None:
     assert "ValueError(" in lesson.said
 
 
-async def test_lesson_07_the_order_is_answered_and_its_mail_sent(tmp_path: Path) -> None:
+@scene()
+async def lesson_07_the_order_is_answered_and_its_mail_sent(tmp_path: Path) -> None:
     async with open_lesson(7, tmp_path) as lesson:
         await lesson.says("shop: ready")
         bug, in_one_line, _ = lesson.commands
@@ -371,7 +418,8 @@ async def test_lesson_07_the_order_is_answered_and_its_mail_sent(tmp_path: Path)
     assert lesson.bars["mails"][0] >= lesson.bars[http][1] - 1  # asked when that had stopped
 
 
-async def test_lesson_07_a_second_signal_cuts_the_order(tmp_path: Path) -> None:
+@scene()
+async def lesson_07_a_second_signal_cuts_the_order(tmp_path: Path) -> None:
     async with open_lesson(7, tmp_path) as lesson:
         await lesson.says("shop: ready")
         order, stop, again = re.split(r" & sleep 1; |; sleep 1; ", lesson.commands[2])
@@ -395,7 +443,8 @@ async def test_lesson_07_a_second_signal_cuts_the_order(tmp_path: Path) -> None:
     assert lesson.rows[http] == "cut 0 drained, 1 cut"
 
 
-async def test_lesson_08_the_answer_comes_whole_and_then_the_close(tmp_path: Path) -> None:
+@scene()
+async def lesson_08_the_answer_comes_whole_and_then_the_close(tmp_path: Path) -> None:
     async with open_lesson(8, tmp_path) as lesson:
         await lesson.says("thinker: ready")
         connect, stop = lesson.commands
@@ -420,7 +469,8 @@ async def test_lesson_08_the_answer_comes_whole_and_then_the_close(tmp_path: Pat
     assert lesson.rows[websocket] == "returned 1 drained, 0 cut"
 
 
-async def test_lesson_09_the_ledger_outlives_the_order_and_the_heart_the_ledger(
+@scene()
+async def lesson_09_the_ledger_outlives_the_order_and_the_heart_the_ledger(
     tmp_path: Path,
 ) -> None:
     async with open_lesson(9, tmp_path) as lesson:
@@ -454,7 +504,8 @@ async def test_lesson_09_the_ledger_outlives_the_order_and_the_heart_the_ledger(
     assert bars["orders"][1] - 1 <= bars["ledger"][0] < bars["ledger"][1] - 1 <= bars["heart"][0]
 
 
-async def test_lesson_10_the_log_names_who_hangs_and_where(tmp_path: Path) -> None:
+@scene()
+async def lesson_10_the_log_names_who_hangs_and_where(tmp_path: Path) -> None:
     async with open_lesson(10, tmp_path) as lesson:
         await lesson.says("shop: ready")
         [stop] = lesson.commands
@@ -476,9 +527,9 @@ async def test_lesson_10_the_log_names_who_hangs_and_where(tmp_path: Path) -> No
     assert lesson.rows["till"] == "cut closed"
 
 
-@pytest.mark.parametrize("way", ["wait", "again"])
-async def test_lesson_11_the_lame_duck_serves_and_says_that_it_is_not_ready(
-    tmp_path: Path, way: str
+@scene("wait", "again")
+async def lesson_11_the_lame_duck_serves_and_says_that_it_is_not_ready(
+    tmp_path: Path, case: str
 ) -> None:
     async with open_lesson(11, tmp_path) as lesson:
         await lesson.says("shop: ready")
@@ -494,16 +545,17 @@ async def test_lesson_11_the_lame_duck_serves_and_says_that_it_is_not_ready(
         assert "connection: close" in answer.lower()
         assert answer.endswith("not ready: send your clients elsewhere\n")
         assert (await lesson.type(hello)).startswith("HTTP/1.1 200 ")
-        if way == "again":
+        if case == "again":
             await lesson.type(again)
         assert await lesson.exit_code() == 0
-    assert ("shop: the lame duck ends early: SIGTERM" in lesson.said) == (way == "again")
-    assert (lesson.duration >= 10) == (way == "wait")
+    assert ("shop: the lame duck ends early: SIGTERM" in lesson.said) == (case == "again")
+    assert (lesson.duration >= 10) == (case == "wait")
     [http] = [name for name in lesson.rows if name.startswith("http:")]
     assert lesson.rows[http] == "returned 0 drained, 0 cut"
 
 
-async def test_lesson_12_its_tests_pass_without_waiting(tmp_path: Path) -> None:
+@scene()
+async def lesson_12_its_tests_pass_without_waiting(tmp_path: Path) -> None:
     async with open_lesson(12, tmp_path) as lesson:
         assert lesson.commands == []
         assert await lesson.exit_code() == 0
@@ -512,3 +564,9 @@ async def test_lesson_12_its_tests_pass_without_waiting(tmp_path: Path) -> None:
     assert [name for name, _, _ in passed] == names
     assert [seconds for _, seconds, _ in passed] == ["9,000", "610"]
     assert "post office stopped in 10.00 s: 'closing time' returned (exit code 0)\n" in lesson.said
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_lesson(name: str, failures: dict[str, Exception]) -> None:
+    if name in failures:
+        raise failures[name]
