@@ -248,7 +248,7 @@ async def test_add_refuses_a_class_and_says_what_to_write_instead() -> None:
     assert "add(Object(...))" in await refusal(TypeError, Object)
 
 
-@pytest.mark.parametrize("actor", [None, 5, "echo", [idle], object()], ids=repr)
+@pytest.mark.parametrize("actor", [None, 5, "echo", [idle], object()])
 async def test_add_refuses_what_cannot_be_called(actor: object) -> None:
     message = await refusal(TypeError, actor)
     assert (
