@@ -12,6 +12,7 @@ import socket
 import ssl
 import stat
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -53,6 +54,13 @@ from .serving import (
 from .test_tcp import cannot_start
 
 LONGEST = 107  # bytes in a path, on Linux
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: pytest's own leaves less room for what is in it."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
 
 
 def serving_at(
