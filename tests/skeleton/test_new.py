@@ -36,7 +36,11 @@ import os, sys
 os.environ.pop("PYTHONPATH", None)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"PYTHONPATH", "COVERAGE_PROCESS_CONFIG"}  # this tree, and its coverage
+}
 
 
 def written(directory: Path) -> dict[str, str]:
