@@ -1,7 +1,6 @@
 """Group: rules 1 to 8 and 10 to 19, each with at least one test that is named for it."""
 
 import contextlib
-import gc
 import logging
 import math
 import signal

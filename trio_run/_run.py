@@ -158,8 +158,7 @@ def _print(text: str) -> None:
 
 def _freeze() -> None:
     with contextlib.suppress(AttributeError):  # PyPy's collector is another
-        if not gc.get_freeze_count():  # else somebody has a use for that
-            gc.freeze()
+        gc.freeze()
 
 
 class _Handler(logging.StreamHandler[TextIO]):
