@@ -429,13 +429,18 @@ def logged() -> list[re.Pattern[str]]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
-            if ast.unparse(node.func.value) != "logger" or node.func.attr not in {
+            if node.func.attr == "_log":  # the group's journal
+                words, before = node.args[1], "%s: "
+            elif ast.unparse(node.func.value) == "logger" and node.func.attr in {
                 *("info", "warning", "error", "exception", "log"),
             }:
+                words, before = node.args[node.func.attr == "log"], ""
+            else:
                 continue
-            words = node.args[node.func.attr == "log"]
+            if isinstance(words, ast.JoinedStr):  # what _log does
+                continue
             assert isinstance(words, ast.Constant)
-            text = words.value.replace("\n%s", "")
+            text = before + words.value.replace("\n%s", "")
             if text != "%s":  # the report
                 patterns.append(
                     re.compile(

@@ -89,8 +89,12 @@ class Journal:
         self._emit("ready")
 
     def readiness_changed(self, *, ready: bool) -> None:
-        self._log(logging.INFO, "ready again" if ready else "not ready")
-        self._emit("ready" if ready else "not ready")
+        if ready:
+            self._log(logging.INFO, "ready again")
+            self._emit("ready")
+        else:
+            self._log(logging.INFO, "not ready")
+            self._emit("not ready")
 
     def actor_ready(self, life: Life) -> None:
         self._emit("ready", life)
@@ -198,8 +202,10 @@ class Journal:
             try:
                 function(event)
             except BaseException as exc:
-                text = "a function of on_event failed at %r: %s"
-                self._log(logging.ERROR, text, kind, one_line(exc), error=exc)
+                what = one_line(exc)
+                self._log(
+                    logging.ERROR, "a function of on_event failed at %r: %s", kind, what, error=exc
+                )
 
 
 def _names(lives: Sequence[Life]) -> str:

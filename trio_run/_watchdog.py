@@ -45,7 +45,6 @@ class Watchdog:
         self._round_at = math.inf
         self._is_over = False
         self._has_thread = False
-        self._stderr = _own_stderr()
 
     # What may be said to it, also by a signal handler.
 
@@ -80,10 +79,8 @@ class Watchdog:
         self._start_thread()
         while True:
             self._round_at = time.monotonic()
-            if self._stderr is not None:
-                faulthandler.dump_traceback_later(
-                    2 * seconds + _LATER, exit=True, file=self._stderr
-                )
+            if (stderr := _stderr()) is not None:
+                faulthandler.dump_traceback_later(2 * seconds + _LATER, exit=True, file=stderr)
             await trio.sleep(seconds / 4)
 
     def over(self) -> None:
@@ -93,8 +90,6 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
         if _threads_left():
             _thread.start_new_thread(self._watch_threads, ())
-        elif self._stderr is not None and not self._has_thread:
-            os.close(self._stderr)
 
     # Its threads.
 
@@ -126,10 +121,10 @@ class Watchdog:
         os._exit(1)
 
     def _write(self, what: str) -> None:
-        if self._stderr is not None:
+        if (stderr := _stderr()) is not None:
             with contextlib.suppress(OSError):
-                os.write(self._stderr, f"trio_run: {what}\n".encode())
-                faulthandler.dump_traceback(self._stderr, all_threads=True)
+                os.write(stderr, f"trio_run: {what}\n".encode())
+                faulthandler.dump_traceback(stderr, all_threads=True)
 
 
 def _threads_left() -> list[threading.Thread]:
@@ -138,14 +133,12 @@ def _threads_left() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if not one.daemon and one is not main]
 
 
-def _own_stderr() -> int | None:
-    """A descriptor of our own for stderr; None if the process has none.
+def _stderr() -> int | None:
+    """The descriptor of stderr; None if the process has none.
 
-    What has the number 2 may be any file, where it was closed when the process began.
+    Where it was closed when the process began, whatever file was opened first has the number 2.
     """
-    if sys.__stderr__ is None:
-        return None
     try:
-        return os.dup(sys.__stderr__.fileno())
+        return None if sys.__stderr__ is None else sys.__stderr__.fileno()
     except (OSError, ValueError):
         return None
