@@ -33,6 +33,17 @@ class Delays:
         self._failures = failures
         self._lives = lives
         self._watches_starts = False
+        self._own: dict[Life, list[int]] = {}  # the timers that are about one life alone
+
+    def forget(self, life: Life) -> None:
+        """It has left for good: nothing is due for it any more."""
+        for number in self._own.pop(life, ()):
+            self._timers.cancel(number)
+
+    def _at(self, when: float, act: Callable[[], None], life: Life | None) -> None:
+        number = self._timers.at(when, act)
+        if life is not None:
+            self._own.setdefault(life, []).append(number)
 
     # Starts.
 
@@ -41,10 +52,10 @@ class Delays:
         now = trio.current_time()
         if not self._watches_starts:
             self._watches_starts = True
-            self._every(now, self._log_start_holdups)
+            self._every(now, self._log_start_holdups, None)
         within = life.spec.start_within
         if within is not None:
-            self._timers.at(now + within, partial(self._give_up_on, life, within))
+            self._at(now + within, partial(self._give_up_on, life, within), life)
 
     def start_of_all(self, within: float) -> None:
         """All actors of the group are to be ready within that many seconds."""
@@ -78,15 +89,16 @@ class Delays:
 
     def stopping(self, began: float) -> None:
         """The interrupts of all begin, in a stop that began then."""
-        self._every(began, self._log_stop_holdups)
+        self._every(began, self._log_stop_holdups, None)
 
     def stopping_alone(self, life: Life) -> None:
-        self._every(trio.current_time(), partial(self._log_holdup_of_one, life))
+        self._every(trio.current_time(), partial(self._log_holdup_of_one, life), life)
 
     def interrupted(self, life: Life, grace: float) -> None:
         """It has that many seconds from now on."""
         if not life.is_finished:
-            self._timers.at(trio.current_time() + grace, partial(self._cut_late, life, grace))
+            due = trio.current_time() + grace
+            self._at(due, partial(self._cut_late, life, grace), life)
 
     def _cut_late(self, life: Life, grace: float) -> None:
         if not life.is_finished:
@@ -119,12 +131,12 @@ class Delays:
             if not life.is_finished:
                 self._journal.stuck(life, _STUCK_AFTER)
 
-    def _every(self, since: float, log: Callable[[float], bool]) -> None:
+    def _every(self, since: float, log: Callable[[float], bool], life: Life | None) -> None:
         """Call log(since) at every interval since then, as long as it returns True."""
         rounds = (trio.current_time() - since) // _INTERVAL + 1
 
         def act() -> None:
             if log(since):
-                self._every(since, log)
+                self._every(since, log, life)
 
-        self._timers.at(since + rounds * _INTERVAL, act)
+        self._at(since + rounds * _INTERVAL, act, life)

@@ -306,6 +306,7 @@ class Supervisor:
         life.begin()
         if life.spec.takes_status:
             self._delays.starting(life)
+            self._ring()  # something new may be due
         end = life.conclude(await end_of(life.scope, life.execute))
         if end.outside:
             self._cancel_from_outside()  # before the failure, which came of it
@@ -448,6 +449,7 @@ class Supervisor:
             owed = owed and life.spec.interrupt is not None
             if self._stop.cause is None and not owed and life in self.roster:
                 self.roster.forget(life, self._began_at)
+                self._delays.forget(life)
         self._ring()
 
     def _clock(self) -> float:
