@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run import Event, Group, GroupFailed, busy, current_group
+from trio_run import Cause, Event, Group, GroupFailed, TCPListener, busy, current_group
+from trio_run._inside import Inside
 
 
 def recorded(group: Group) -> list[Event]:
@@ -179,6 +180,27 @@ async def test_current_group_is_the_one_around_the_code() -> None:
     await outer.run()
     assert seen == [inner]
     assert current_group() is None
+
+
+async def test_a_handler_of_a_listener_without_a_group_has_none() -> None:
+    seen = []
+
+    async def handler(_stream: trio.abc.Stream) -> None:
+        seen.append(current_group())
+
+    listener = TCPListener(handler, 0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        [address] = await nursery.start(listener.execute)
+        async with await trio.open_tcp_stream(*address) as client:
+            assert await client.receive_some() == b""
+        listener.interrupt(Cause())
+    assert seen == [None]
+
+
+def test_code_in_no_group_has_nobody_to_look_again() -> None:
+    inside = Inside()
+    inside.look_again()
+    assert not inside.lame_duck()
 
 
 async def test_a_report_is_plain_data() -> None:

@@ -354,3 +354,15 @@ async def test_the_report_of_a_failure_shows_its_error() -> None:
     text = str(caught.value.report)
     assert text.startswith("group stopped in 0.00 s: 'broken' failed: ValueError: no luck (exit")
     assert text.splitlines()[-1].endswith("failed   ValueError: no luck")
+
+
+def test_of_very_many_actors_those_that_took_longest_have_a_line() -> None:
+    actors = [actor(f"a{number}", stopped=10 + number / 1e6) for number in range(200_000)]
+    actors[5] = actor("bad", "failed", error=ValueError("no luck"))
+    text = str(report(*actors))
+    lines = text.splitlines()
+    assert len(text) < 20_000
+    assert lines[2].startswith("bad ")
+    assert lines[3].startswith("a199901 ")
+    assert lines[-2].startswith("a199999 ")
+    assert lines[-1] == "and 199,900 more: 199,900 returned"

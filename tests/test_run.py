@@ -1,5 +1,6 @@
 """run(): rules 21 and 22, in real processes, and what it refuses."""
 
+import io
 import logging
 import signal
 import threading
@@ -7,7 +8,7 @@ import threading
 import pytest
 import trio
 
-from trio_run import Group, State, run
+from trio_run import Group, State, _run, run
 
 from .process import open_program
 
@@ -344,3 +345,19 @@ async def untidy():
         assert "the cellar is locked: fetch the key\n" in server.output
         assert "ValueError: dust" in server.output
         assert "(exit code 1)" in server.output
+
+
+def test_rule_22_a_traceback_that_can_t_be_had_is_said_to_be_so() -> None:
+    class Odd(Exception):
+        def __getattribute__(self, name: str) -> object:
+            raise RuntimeError(f"no {name}")
+
+    text = _run._traceback_of(Odd())
+    assert text == "Odd\n(its traceback can't be had: RuntimeError: no args)\n"
+
+
+def test_rule_22_a_line_that_can_t_be_written_is_no_failure() -> None:
+    stream = io.StringIO()
+    stream.close()
+    record = logging.LogRecord("trio_run", logging.INFO, __file__, 1, "text", (), None)
+    _run._Handler(stream).emit(record)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import textwrap
+import threading
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from trio_run import Group, run
+from trio_run import Group, _watchdog, run
 from trio_run._arrivals import Arrivals
+from trio_run._watchdog import Watchdog
 
 from .process import open_program
 
@@ -91,19 +95,19 @@ async def test_rule_28_a_loop_that_hangs_in_c_is_ended() -> None:
         assert "in count\n" in server.output
 
 
-async def test_rule_28_a_loop_that_comes_round_again_goes_on() -> None:
-    body = """
+async def test_rule_28_a_loop_that_comes_round_again_goes_on(tmp_path) -> None:
+    body = f"""
+        path = {str(tmp_path / "stderr")!r}
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), 2)
         async def slow():
-            began = time.monotonic()
-            while time.monotonic() < began + 0.6:
+            while "has not come round" not in open(path).read():
                 pass
-            await trio.sleep(0.3)
+            await trio.sleep(1.5)  # and once more round within that time
             print("goes on")
-        sys.exit(run(slow, stuck_after=0.4))
+        sys.exit(run(slow, stuck_after=1))
     """
     async with open_program(source=program(body)) as server:
         assert await server.exit_code() == 0
-        assert "the event loop has not come round for" in server.output
         assert "goes on" in server.output
 
 
@@ -243,3 +247,109 @@ def test_arrivals_leave_alone_what_c_code_has_set(monkeypatch: pytest.MonkeyPatc
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_arrivals_leave_the_next_one_to_who_had_it_before() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _frame: came.append(number))
+    try:
+        with Arrivals([signal.SIGUSR1]) as arrivals:
+            signal.raise_signal(signal.SIGUSR1)
+            assert (came, arrivals.take(), arrivals.take()) == ([], [signal.SIGUSR1], [])
+            arrivals.leave_to_python()
+            signal.raise_signal(signal.SIGUSR1)
+            assert (came, arrivals.take()) == ([signal.SIGUSR1], [])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+# What its threads do, in this process: the real ones end it, and with it the count of covered lines.
+
+
+class Ended(Exception):
+    pass
+
+
+@pytest.fixture
+def never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(_watchdog.os, "_exit", end)
+    monkeypatch.setattr(_watchdog._thread, "start_new_thread", lambda *_: None)
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_the_thread_ends_a_process_that_is_late(capfd: pytest.CaptureFixture[str]) -> None:
+    watchdog = Watchdog(grace=0, abort_after=0, stuck_after=None)
+    watchdog.signal_arrived()
+    with pytest.raises(Ended, match="1"):
+        watchdog._watch()
+    assert "it has not ended within 0 s past its grace: all stacks" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_the_thread_says_once_that_a_loop_hangs_and_then_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+
+    def sleep(_seconds: float) -> None:
+        now[0] += 1
+
+    monkeypatch.setattr(_watchdog.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_watchdog.time, "sleep", sleep)
+    watchdog = Watchdog(grace=0, abort_after=0, stuck_after=3)
+    watchdog._round_at = 100.0
+    with pytest.raises(Ended):
+        watchdog._watch()
+    assert now == [106]
+    error = capfd.readouterr().err
+    assert error.count("the event loop has not come round for 3.0 s: all stacks") == 1
+    assert "its event loop has not come round for 6.0 s" in error
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_the_thread_ends_with_the_run() -> None:
+    watchdog = Watchdog(grace=0, abort_after=0, stuck_after=None)
+    watchdog.over()
+    watchdog._watch()
+
+
+@pytest.mark.usefixtures("never_ends")
+def test_the_threads_that_are_left_are_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    go_on = threading.Event()
+    thread = threading.Thread(target=go_on.wait, name="forgotten")
+    watchdog = Watchdog(grace=0, abort_after=0, stuck_after=None)
+    monkeypatch.setattr(threading.main_thread(), "join", lambda: None)
+    watchdog._watch_threads()  # nobody is left
+    thread.start()
+    try:
+        watchdog.over()
+        with pytest.raises(Ended):
+            watchdog._watch_threads()
+    finally:
+        go_on.set()
+        thread.join()
+    assert "these threads run: 'forgotten'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("stderr", [None, io.StringIO()])
+def test_without_a_stderr_nothing_is_written(
+    stderr: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "__stderr__", stderr)
+    Watchdog(grace=0, abort_after=0, stuck_after=None)._write("nowhere")
+
+
+async def test_a_loop_without_stderr_is_watched_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(sys, "__stderr__", None)
+    monkeypatch.setattr(_watchdog._thread, "start_new_thread", lambda *_: None)
+    watchdog = Watchdog(grace=0, abort_after=0, stuck_after=3)
+    with trio.move_on_after(10):
+        await watchdog.live()
+    watchdog.over()

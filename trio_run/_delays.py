@@ -108,8 +108,7 @@ class Delays:
         late = [
             life for life in self._lives if life.interrupted_at is not None and not life.is_finished
         ]
-        if late:
-            self._journal.held_up(trio.current_time() - since, late)
+        self._journal.held_up(trio.current_time() - since, late)
         return True
 
     def _log_holdup_of_one(self, life: Life, since: float) -> bool:

@@ -31,7 +31,6 @@ Kind = Literal[
     "interrupted",
     "stopped",
     "failed",
-    "restarted",
     "held up",
     "cut",
     "over",
@@ -55,7 +54,6 @@ class Event:
     interrupted   actor  ``reason``
     stopped       actor  ``outcome``, ``detail``
     failed        actor  ``error`` (the exception), ``ignored``
-    restarted     actor  ``life`` (its number), ``error`` (why the last one ended, or None), ``after`` (s)
     held up       group  ``by`` (the actors' names), ``seconds`` (since the start or the stop began)
     cut           actor  ``reason``
     over          group  ``exit_code``, ``seconds`` (that the stop took), ``report``
@@ -153,9 +151,6 @@ class Journal:
             self._log(logging.ERROR, "while stopping: %r failed: %s", life.name, what)
         self._emit("failed", life, error=error, ignored=ignored)
 
-    def restarted(self, actor: str, life: int, error: BaseException | None, after: float) -> None:
-        self._emit_for("restarted", actor, life=life, error=error, after=after)
-
     def held_up(self, seconds: float, by: Sequence[Life]) -> None:
         self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, _names(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
@@ -193,10 +188,9 @@ class Journal:
             self._on_failure(exc)
 
     def _emit(self, kind: Kind, life: Life | None = None, **fields: object) -> None:
-        if self._functions:
-            self._emit_for(kind, None if life is None else life.name, **fields)
-
-    def _emit_for(self, kind: Kind, name: str | None, /, **fields: object) -> None:
+        if not self._functions:
+            return
+        name = None if life is None else life.name
         event = Event(kind, name, self._clock(), MappingProxyType(fields))
         for function in self._functions:
             try:

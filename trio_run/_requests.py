@@ -137,8 +137,8 @@ class Requests:
             self.on_deadline(max(0.0, self.stop.deadline - trio.current_time()))
 
     def _ring(self) -> None:
-        if self._bell is not None:
-            self._bell.ring()
+        assert self._bell is not None
+        self._bell.ring()
 
 
 def _is_here(token: trio.lowlevel.TrioToken) -> bool:

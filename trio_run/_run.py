@@ -52,7 +52,7 @@ def run(
     gives the interpreter back can be ended only where ``stuck_after`` is given; else by whoever
     started the process, with SIGKILL.
 
-    When the stop begins, it freezes what there is for the garbage collector (:func:`gc.freeze`):
+    When the stop begins, it freezes what there is for the garbage collector (``gc.freeze()``):
     most of it goes away then, and the collector is not to walk through it meanwhile. It is left so,
     for the end of the process.
 

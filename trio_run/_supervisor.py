@@ -456,5 +456,5 @@ class Supervisor:
         return trio.current_time() - self._began_at
 
     def _ring(self) -> None:
-        if self._bell is not None:
-            self._bell.ring()
+        assert self._bell is not None
+        self._bell.ring()

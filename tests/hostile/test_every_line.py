@@ -57,7 +57,11 @@ def at_line(number: int, act: Callable[[], None]) -> Iterator[list[int]]:
     count = [0]
 
     def trace(frame: FrameType, event: str, _arg: Any) -> Any:
-        if frame.f_code.co_filename not in CORE:
+        # In these two Ctrl-C may land: all that they do is to call what is the user's.
+        if frame.f_code.co_filename not in CORE or frame.f_code.co_name in (
+            "_call",
+            "_unprotected",
+        ):
             return None
         if event == "line":
             count[0] += 1
