@@ -146,7 +146,7 @@ class busy:  # noqa: N801 - used as a function
     In a listener's handler the block marks its connection as busy: the connection drains when the
     block has ended.
 
-    Outside any actor it does nothing.
+    Outside any actor, and in a worker thread (:func:`trio.to_thread.run_sync`), it does nothing.
     """
 
     __slots__ = ("_place", "_shield")
@@ -155,7 +155,8 @@ class busy:  # noqa: N801 - used as a function
     def __enter__(self) -> None:
         if hasattr(self, "_place"):
             raise RuntimeError("a busy() serves one block once: write `with busy():` for each")
-        here = place.get()
+        # A worker thread inherits the place, but there is no task in it that a stop could reach.
+        here = place.get() if trio.lowlevel.in_trio_task() else None
         self._place = here
         self._shield = None if here is None else here.enter_busy()
 
