@@ -8,6 +8,11 @@ reset the connection as soon as more input arrives after our end of stream has b
 client that sends without a pause would go on being served. Instead the bytes that have arrived when
 it drains are counted, and its handler may read that many. Then it reads end of file, and a reader
 that waits is woken to that. What arrives later is never read: the close lingers and throws it away.
+
+A task inside busy() may read what it needs to finish. Busy blocks may overlap, one in each of
+several tasks. Then a task that is in no block reads end of file at once, and the connection has
+ended when the last block has. Which blocks a task is in is kept in a context variable, because a
+task inherits it from the code that started it.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import math
 import socket as stdlib_socket
 import struct
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -44,6 +50,28 @@ class Credentials(NamedTuple):
     gid: int
 
 
+class _Block:
+    """A busy block of a connection."""
+
+    __slots__ = ("connection", "is_open", "outer")
+
+    def __init__(self, connection: Connection, outer: _Block | None) -> None:
+        self.connection = connection
+        self.outer = outer  # the one around it
+        self.is_open = True
+
+
+_block: ContextVar[_Block | None] = ContextVar("trio_run.block", default=None)
+
+
+def _innermost() -> _Block | None:
+    """The innermost block that this task is in, or that was open where it was started."""
+    block = _block.get()
+    while block is not None and not block.is_open:
+        block = block.outer
+    return block
+
+
 class Connection(trio.abc.HalfCloseableStream):
     """One client's stream: used like a :class:`trio.SocketStream`, and its listener can drain it.
 
@@ -58,13 +86,16 @@ class Connection(trio.abc.HalfCloseableStream):
         "_closed",
         "_input_is_over",
         "_left",
+        "_left_is_final",
         "_lingering",
+        "_occupied",
         "_patience",
         "_reading",
         "_sending",
         "_sent_eof",
         "_socket",
         "_trio_socket",
+        "at_drain",
         "at_end",
         "draining",
         "inside",
@@ -82,14 +113,17 @@ class Connection(trio.abc.HalfCloseableStream):
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
         self.inside = inside
-        self.at_end: Callable[[], object] | None = None  # how it drains, where not by end of file
+        # How it drains, where not by end of file. At once, and when it drains and is not busy.
+        self.at_drain: Callable[[], object] | None = None
+        self.at_end: Callable[[], object] | None = None
         self.shaking_hands = False
         self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
         self.more_to_come = False  # it is still sending what nobody will read: linger for that
         self.shielded = shielded  # may its handler be cancelled softly?
         self.draining = False
-        self._busy = 1  # until its handler begins
+        self._busy = self._occupied = 1  # until its handler begins
         self._left: int | None = None  # how many bytes may still be read, once it drains
+        self._left_is_final = False
         self._input_is_over = False  # nothing is read any more, busy or not
         self._carries_tls = False
         self._patience = math.inf  # seconds in which the rest of a handshake has to come
@@ -142,11 +176,17 @@ class Connection(trio.abc.HalfCloseableStream):
         return self._busy > 0 and not self.shaking_hands
 
     def occupy(self) -> None:
-        """It is busy, in no task's block, until leave_busy(None)."""
+        """It is busy, in no task's block, until release()."""
         self._busy += 1
+        self._occupied += 1
+
+    def release(self) -> None:
+        self._occupied -= 1
+        self._become_less_busy()
 
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
+        _block.set(_Block(self, _innermost()))
         # A shield costs as much as a cancel scope: only where there is something to shield from.
         if self.shielded or self.inside.cancels_on_stop:
             return self.inside.enter_busy()
@@ -155,29 +195,52 @@ class Connection(trio.abc.HalfCloseableStream):
     def leave_busy(self, shield: trio.CancelScope | None) -> None:
         if shield is not None:
             self.inside.leave_busy(shield)
+        block = _block.get()
+        if block is not None and block.connection is self:  # else it was entered in another task
+            block.is_open = False
+            _block.set(block.outer)
+        self._become_less_busy()
+
+    def is_busy_here(self) -> bool:
+        """Is the running task to finish something? Then it may read what it needs for that."""
+        if self._occupied:
+            return True
+        block = _innermost() if self._busy else None
+        return block is not None and block.connection is self
+
+    def _become_less_busy(self) -> None:
         self._busy -= 1
-        if self.draining and self._busy == 0:
-            self._end()
+        if self.draining:
+            self._end_if_idle()
 
     # Draining.
 
     def drain(self) -> None:
-        """End it: at once, or when its busy block ends."""
+        """End it for every task that is not busy at once, and for the others as their blocks end."""
+        if self.draining:
+            return
         self.draining = True
-        if self._busy == 0:
-            self._end()
-
-    def _end(self) -> None:
-        if self.at_end is not None:
-            self.at_end()
-        elif self._left is None and not self._closed:
+        if self.at_drain is not None:
+            self.at_drain()
+        if self.at_end is None:
             self._left = unread(self._socket)
-            if self._left == 0:
-                self._wake_reader()
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._busy:
+            self._wake_reader()  # it may be in no block, or in none any more
+        elif self.at_end is not None:
+            if not self._left_is_final:
+                self._left = None
+            self.at_end()
+        else:
+            if not self._left_is_final:
+                self._left = unread(self._socket)
+                self._left_is_final = True
+            self._wake_reader()
 
     def end_input(self) -> None:
         """Its handler has closed it: nothing that arrives is read any more, busy or not."""
-        self._left = 0
         self._input_is_over = True
 
     def hurry(self) -> None:
@@ -221,13 +284,12 @@ class Connection(trio.abc.HalfCloseableStream):
     def _receive_now(self, max_bytes: int) -> bytes | None:
         """What can be read without waiting; None if there is nothing yet."""
         self._check_open()
-        # What is busy may read what it needs to finish.
-        if self._left is not None and (self._busy == 0 or self._input_is_over):
-            if self._left == 0:
+        if self.draining or self._input_is_over:
+            max_bytes = self._readable(max_bytes)
+            if max_bytes == 0:
                 if self._carries_tls:
                     raise InputEnded("the listener is draining")
                 return b""
-            max_bytes = min(max_bytes, self._left)
         try:
             data = self._socket.recv(max_bytes)
         except BlockingIOError:
@@ -237,6 +299,15 @@ class Connection(trio.abc.HalfCloseableStream):
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
         return data
+
+    def _readable(self, max_bytes: int) -> int:
+        """How many bytes this task may read, of a connection whose input has an end."""
+        if self._input_is_over:
+            return 0
+        if self._left is None or self.is_busy_here():
+            return max_bytes
+        self._left_is_final = True  # a task has heard of the end
+        return min(max_bytes, self._left)
 
     async def wait_readable(self) -> None:
         """Wait until there is input, or the client's end of stream."""
@@ -255,7 +326,7 @@ class Connection(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("it took too long")
 
     def _wake_reader(self) -> None:
-        if self._reading:
+        if self._reading and not self._closed:
             trio.lowlevel.notify_closing(self._socket)  # a sender wakes too, and just goes on
 
     # Sending.

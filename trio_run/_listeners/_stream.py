@@ -59,7 +59,8 @@ class StreamListener:
 
     ``converse(connection, stream)`` is called for each client. The stream is what is read and sent:
     the connection itself, or TLS over it. ``owner`` is the actor whose interrupt is this
-    listener's, where that is not the listener itself.
+    listener's, where that is not the listener itself. ``shields`` has busy blocks shield from
+    every cancel of the handler's own at a stop.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class StreamListener:
         grace: float | None,
         drain: Drain = "eof",
         owner: object | None = None,
+        shields: bool = False,
     ) -> None:
         if drain not in ("eof", "wait", "cancel"):
             raise ValueError(f'drain must be "eof", "wait" or "cancel", not {drain!r}')
@@ -96,6 +98,7 @@ class StreamListener:
         self._backlog = 0xFFFF if backlog is None else backlog  # the kernel has a limit of its own
         self._ssl_context = ssl_context
         self._drain = drain
+        self._shields = shields
         self._most = sys.maxsize if max_connections is None else max_connections
         self._accepting = trio.CancelScope()
         self._connections: set[Connection] = set()
@@ -135,7 +138,7 @@ class StreamListener:
         self._inside = Inside() if here is None else here.inside
         # Where we are the actor itself, nobody cancels a handler softly but we: by draining.
         ours = getattr(self._inside, "actor", None) is self._owner
-        self._shielded = not ours or self._drain == "cancel"
+        self._shielded = not ours or self._drain == "cancel" or self._shields
         try:
             await self._endpoint.open(self._backlog)
             self.addresses = self._endpoint.addresses
@@ -286,11 +289,11 @@ class StreamListener:
         # One that drains before its handler begins is owed its first request: it is not cancelled.
         if self._drain == "cancel" and not connection.draining:
             with trio.CancelScope() as scope:
-                connection.at_end = scope.cancel
-                connection.leave_busy(None)
+                connection.at_drain = scope.cancel  # what is busy is shielded from that
+                connection.release()
                 await self._converse(connection, stream)
         else:
-            connection.leave_busy(None)
+            connection.release()
             await self._converse(connection, stream)
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:

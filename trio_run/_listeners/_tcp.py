@@ -66,7 +66,9 @@ class TCPListener(StreamListener):
     * "wait": nothing. It has until the grace is over.
     * "cancel": it is cancelled.
 
-    A connection whose handler is inside :class:`busy` drains when that block ends.
+    A connection whose handler is inside :class:`busy` drains when that block ends. Blocks may
+    overlap, one in each of several tasks: then a task that is in no block sees the above at once,
+    and the connection ends when the last block does.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 

@@ -112,6 +112,7 @@ class WebSocketListener(StreamListener):
             max_connections=max_connections,
             name=name or ("wss" if ssl_context else "ws") + (f":{port}" if port else ""),
             grace=grace,
+            shields=True,  # the ConnectionClosed of one task cancels those beside it
         )
         self._websocket_handler = handler
         self._sizes = {
@@ -126,7 +127,8 @@ class WebSocketListener(StreamListener):
     ) -> None:
         async with trio.open_nursery() as nursery:
             conversation = _Conversation(self._library, nursery, connection)
-            connection.at_end = conversation.drain
+            connection.at_drain = conversation.drain
+            connection.at_end = conversation.end
             try:
                 request = await self._read_request(conversation, stream)
                 if request is not None:
@@ -135,6 +137,7 @@ class WebSocketListener(StreamListener):
                         self.log_failure(connection, failure)
                     await self._close(conversation, failed=failure is not None)
             finally:
+                connection.at_drain = conversation.draining.set
                 connection.at_end = conversation.draining.set  # and no new task: the nursery closes
             nursery.cancel_scope.cancel("the WebSocket is closed")
 
@@ -201,13 +204,14 @@ class _Conversation:
 
         self._protocol_error = LocalProtocolError
         self.draining = trio.Event()
+        self._ended = False
         self.opening = trio.CancelScope()  # around the client's part of the handshake
         self._library = library
         self._nursery = nursery
         self._connection = connection
         self._request: Any = None
         self._websocket: WebSocketConnection | None = None  # once it is open
-        self._receiving: set[trio.CancelScope] = set()
+        self._receiving: dict[trio.CancelScope, bool] = {}  # is it in a busy block?
         self._read_up = trio.Event()  # closed by both sides, or the client is gone
 
     def start_soon(self, read: Callable[[], Awaitable[object]]) -> None:
@@ -231,9 +235,16 @@ class _Conversation:
         self.opening.cancel("the client is gone")
 
     def drain(self) -> None:
-        """We are going away. This is called again each time that it has been busy."""
+        """We are going away: whoever is in no busy block is to receive nothing more."""
         self.draining.set()
         self.opening.cancel(_WHY)
+        for scope, busy in self._receiving.items():
+            if not busy:
+                scope.cancel(_WHY)
+
+    def end(self) -> None:
+        """It drains, and no busy block is left. This is called after each further block too."""
+        self._ended = True
         for scope in self._receiving:
             scope.cancel(_WHY)
         if self._websocket is not None:
@@ -256,7 +267,7 @@ class _Conversation:
         accept = request.accept
 
         async def accept_unless_draining(**options: Any) -> WebSocketConnection:
-            if self.draining.is_set():
+            if self._ended or (self.draining.is_set() and not self._connection.is_busy_here()):
                 await request.reject(_UNAVAILABLE)
                 raise self._gone_away()
             websocket = await accept(**options)
@@ -281,19 +292,19 @@ class _Conversation:
         async def get_message_unless_draining() -> str | bytes:
             # What is handed out can be answered. So nothing more is, even before our Close is out.
             with trio.CancelScope() as scope:
-                self._receiving.add(scope)
+                self._receiving[scope] = busy = self._connection.is_busy_here()
                 try:
-                    if self.draining.is_set() and not self._connection.busy:
+                    if self.draining.is_set() and not busy:
                         scope.cancel(_WHY)
                     return await get_message()
                 finally:
-                    self._receiving.discard(scope)
+                    del self._receiving[scope]
             raise self._gone_away()
 
         websocket.get_message = get_message_unless_draining  # type: ignore[method-assign]
         self._websocket = websocket
-        if self.draining.is_set():
-            self.drain()
+        if self.draining.is_set() and not self._connection.busy:
+            self.end()
 
     async def close(self, code: int) -> None:
         """Close it, if nobody has, and wait until the client has.

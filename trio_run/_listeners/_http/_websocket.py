@@ -237,7 +237,7 @@ class WebSocket:
     def _release(self) -> None:
         if self._in_hand:
             self._in_hand = False
-            self._connection.leave_busy(None)
+            self._connection.release()
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """ASGI's send.
