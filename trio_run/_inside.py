@@ -34,7 +34,7 @@ class Place(Protocol):
     @property
     def inside(self) -> Inside: ...
     def enter_busy(self) -> trio.CancelScope | None: ...
-    def leave_busy(self, shield: trio.CancelScope | None) -> None: ...
+    def leave_busy(self, shield: trio.CancelScope | None, exc: BaseException | None) -> None: ...
 
 
 place: ContextVar[Place | None] = ContextVar("trio_run.place", default=None)
@@ -117,7 +117,11 @@ class Inside:
         self._shields.add(shield)
         return shield
 
-    def leave_busy(self, shield: trio.CancelScope | None) -> None:
+    def leave_busy(
+        self,
+        shield: trio.CancelScope | None,
+        exc: BaseException | None,  # noqa: ARG002 - an actor has nothing half done to show
+    ) -> None:
         assert shield is not None
         assert self._shields is not None
         self._shields.discard(shield)
@@ -144,9 +148,10 @@ class busy:  # noqa: N801 - used as a function
     outside. A timeout that must hold during a stop too belongs inside the block.
 
     In a listener's handler the block marks its connection as busy: the connection drains when the
-    block has ended.
+    block has ended. One whose block was cut, or left by an exception, ends in a reset, so that its
+    client does not take half of a reply for the whole.
 
-    Outside any actor, and in a worker thread (:func:`trio.to_thread.run_sync`), it does nothing.
+    Outside any actor, and in a worker thread (``trio.to_thread.run_sync``), it does nothing.
     """
 
     __slots__ = ("_place", "_shield")
@@ -171,7 +176,7 @@ class busy:  # noqa: N801 - used as a function
         if self._shield is not None:
             self._shield.__exit__(exc_type, exc, traceback)
         if self._place is not None:
-            self._place.leave_busy(self._shield)
+            self._place.leave_busy(self._shield, exc)
 
 
 def stopping() -> bool:

@@ -236,7 +236,9 @@ async def websocket(server: Server) -> AsyncIterator[trio_websocket.WebSocketCon
             yield client
 
 
-async def test_rule_09_no_message_is_handed_out_after_the_stop_and_the_close_waits_for_all() -> None:
+async def test_rule_09_no_message_is_handed_out_after_the_stop_and_the_close_waits_for_all() -> (
+    None
+):
     service = Pipelining()
 
     def listen(handler: Any, **options: Any) -> WebSocketListener:

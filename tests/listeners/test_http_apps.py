@@ -826,7 +826,7 @@ async def test_rule_08_what_does_not_end_is_cut_with_the_grace(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def ask() -> None:
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises(httpx.ReadError):
             await client.get("/slow")
 
     async with served(site, grace=0.1) as (server, client), trio.open_nursery() as nursery:

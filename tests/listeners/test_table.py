@@ -215,6 +215,7 @@ class Transport:
             "refused": {tls + "eof"},  # in HTTP
             "eof": {"eof"},
             "reset": {"reset"},
+            "half": {"eof" if self.listener is UnixListener else "reset"},  # that knows no reset
             "either": {"eof", "reset"},
             "gone": {"gone"},
         }[word]
@@ -597,6 +598,11 @@ def cut(got: bytes | str, end: str = "eof", **more: Any) -> Seen:
     return Seen(got, end, **({"detail": "0 drained, 1 cut", "outcome": "cut"} | more))
 
 
+def half(got: bytes | str, **more: Any) -> Seen:
+    """It was cut in the midst of an answer."""
+    return cut(got, "half", **more)
+
+
 @dataclass(frozen=True)
 class Case:
     """A row: what a client does, and a column for each kind of stop.
@@ -685,20 +691,20 @@ TABLE = [
         before=begin,
         after=let_go,
         grace=told(b"partdone"),
-        grace_over=cut(b"part", most=GRACE),
-        no_grace=cut(b"part"),
-        second_signal=cut(b"part"),
-        cancelled=cut(b"part"),
+        grace_over=half(b"part", most=GRACE),
+        no_grace=half(b"part"),
+        second_signal=half(b"part"),
+        cancelled=half(b"part"),
     ),
     Case(
         "mid-upload",
         before=upload,
         after=send_the_rest,
         grace=told(b"partdone"),
-        grace_over=cut(b"part", most=GRACE),
-        no_grace=cut(b"part"),
-        second_signal=cut(b"part"),
-        cancelled=cut(b"part"),
+        grace_over=half(b"part", most=GRACE),
+        no_grace=half(b"part"),
+        second_signal=half(b"part"),
+        cancelled=half(b"part"),
     ),
     Case(
         "mid-upload outside busy",
@@ -714,10 +720,10 @@ TABLE = [
         before=half_close,
         after=let_go,
         grace=told(b"partdone"),
-        grace_over=cut(b"part", most=GRACE),
-        no_grace=cut(b"part"),
-        second_signal=cut(b"part"),
-        cancelled=cut(b"part"),
+        grace_over=half(b"part", most=GRACE),
+        no_grace=half(b"part"),
+        second_signal=half(b"part"),
+        cancelled=half(b"part"),
         but={
             "websocket": {  # it has had its Close by then: in a WebSocket that ends both ways
                 "grace": told(b"part", "Close 1000"),
@@ -739,10 +745,10 @@ TABLE = [
         before=read_nothing,
         after=read_all,
         grace=told(BIG),
-        grace_over=cut("torn", most=GRACE),
-        no_grace=cut("torn"),
-        second_signal=cut("torn"),
-        cancelled=cut("torn"),
+        grace_over=half("torn", most=GRACE),
+        no_grace=half("torn"),
+        second_signal=half("torn"),
+        cancelled=half("torn"),
     ),
     Case(
         "slow reader that resets while stopping",
@@ -750,9 +756,9 @@ TABLE = [
         meanwhile=reset,
         grace=Seen(b"", "gone", FAILED),
         grace_over=Seen(b"", "gone", FAILED),
-        no_grace=cut("torn"),
+        no_grace=half("torn"),
         second_signal=Seen(b"", "gone", FAILED),
-        cancelled=cut("torn"),
+        cancelled=half("torn"),
         but={
             "websocket": {  # trio-websocket tells of it as of any other close
                 "grace": Seen(b"", "gone"),
@@ -797,9 +803,9 @@ TABLE = [
         after=let_go,
         grace=Seen(b"", "gone", FAILED),
         grace_over=cut(b"", "gone", most=GRACE),
-        no_grace=cut(b"part"),
+        no_grace=half(b"part"),
         second_signal=cut(b"", "gone"),
-        cancelled=cut(b"part"),
+        cancelled=half(b"part"),
         but={"websocket": {"grace": Seen(b"", "gone")}},
     ),
     Case(

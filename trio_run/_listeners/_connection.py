@@ -20,16 +20,23 @@ from __future__ import annotations
 import math
 import socket as stdlib_socket
 import struct
+import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from ._bind import format_address
-from ._linger import is_anything_on_its_way, linger, reset_at_close, unread
+from ._linger import (
+    is_anything_on_its_way,
+    linger,
+    reset_at_close,
+    unread,
+    wait_acknowledged,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .._inside import Inside
 
@@ -53,23 +60,31 @@ class Credentials(NamedTuple):
 class _Block:
     """A busy block of a connection."""
 
-    __slots__ = ("connection", "is_open", "outer")
+    __slots__ = ("connection", "is_open", "is_tidying_up", "outer", "sent_before")
 
-    def __init__(self, connection: Connection, outer: _Block | None) -> None:
+    def __init__(self, connection: Connection, outer: _Block | None, sent_before: int) -> None:
         self.connection = connection
         self.outer = outer  # the one around it
+        self.sent_before = sent_before  # bytes
+        # In a finally clause after a cancel: what is cut then is no reply.
+        self.is_tidying_up = isinstance(sys.exception(), trio.Cancelled)
         self.is_open = True
 
 
 _block: ContextVar[_Block | None] = ContextVar("trio_run.block", default=None)
 
 
-def _innermost() -> _Block | None:
-    """The innermost block that this task is in, or that was open where it was started."""
+def _open_blocks() -> Iterator[_Block]:
+    """Those that this task is in, or was started in, the innermost first."""
     block = _block.get()
-    while block is not None and not block.is_open:
+    while block is not None:
+        if block.is_open:
+            yield block
         block = block.outer
-    return block
+
+
+def _innermost() -> _Block | None:
+    return next(_open_blocks(), None)
 
 
 class Connection(trio.abc.HalfCloseableStream):
@@ -81,6 +96,7 @@ class Connection(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "_broken",
         "_busy",
         "_carries_tls",
         "_closed",
@@ -92,8 +108,11 @@ class Connection(trio.abc.HalfCloseableStream):
         "_patience",
         "_reading",
         "_sending",
+        "_sent",
         "_sent_eof",
+        "_sent_whole",
         "_socket",
+        "_torn",
         "_trio_socket",
         "at_drain",
         "at_end",
@@ -129,8 +148,12 @@ class Connection(trio.abc.HalfCloseableStream):
         self._patience = math.inf  # seconds in which the rest of a handshake has to come
         self._reading = False
         self._sending = False
-        self._lingering = False
+        self._sent = 0  # bytes
+        self._sent_whole = 0  # how many of them were whole replies
         self._sent_eof = False
+        self._torn = False
+        self._broken = False  # the client is gone
+        self._lingering = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -160,6 +183,10 @@ class Connection(trio.abc.HalfCloseableStream):
         return self._socket.getsockname()
 
     @property
+    def is_unix(self) -> bool:
+        return self._socket.family == getattr(stdlib_socket, "AF_UNIX", None)
+
+    @property
     def hung_up(self) -> bool:
         """Has the client ended its side, and has all that it sent been read? Does not wait."""
         try:
@@ -186,19 +213,24 @@ class Connection(trio.abc.HalfCloseableStream):
 
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
-        _block.set(_Block(self, _innermost()))
+        _block.set(_Block(self, _innermost(), self._sent))
         # A shield costs as much as a cancel scope: only where there is something to shield from.
         if self.shielded or self.inside.cancels_on_stop:
             return self.inside.enter_busy()
         return None
 
-    def leave_busy(self, shield: trio.CancelScope | None) -> None:
+    def leave_busy(self, shield: trio.CancelScope | None, exc: BaseException | None) -> None:
         if shield is not None:
-            self.inside.leave_busy(shield)
+            self.inside.leave_busy(shield, exc)
         block = _block.get()
         if block is not None and block.connection is self:  # else it was entered in another task
             block.is_open = False
             _block.set(block.outer)
+            if _innermost() is None:
+                if exc is None:
+                    self._sent_whole = self._sent
+                elif not block.is_tidying_up:
+                    self._tear(block.sent_before)
         self._become_less_busy()
 
     def is_busy_here(self) -> bool:
@@ -295,6 +327,7 @@ class Connection(trio.abc.HalfCloseableStream):
         except BlockingIOError:
             return None
         except OSError as exc:
+            self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
@@ -342,14 +375,20 @@ class Connection(trio.abc.HalfCloseableStream):
             self._check_sendable()
             with memoryview(data).cast("B") as view:
                 sent = 0
-                while sent < len(view):
-                    try:
-                        sent += self._socket.send(view[sent:] if sent else view)
-                    except BlockingIOError:
-                        await self._wait_writable()
-                        waited = True
-                    except OSError as exc:
-                        raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+                try:
+                    while sent < len(view):
+                        try:
+                            sent += self._socket.send(view[sent:] if sent else view)
+                        except BlockingIOError:
+                            await self._wait_writable()
+                            waited = True
+                except OSError as exc:
+                    self._broken = True
+                    raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+                finally:
+                    self._sent += sent
+                    if 0 < sent < len(view):
+                        self._tear(self._sent - sent)
         finally:
             self._sending = False
         if not waited:
@@ -408,6 +447,27 @@ class Connection(trio.abc.HalfCloseableStream):
 
     # Closing.
 
+    def tear(self) -> None:
+        """What was sent last is not the whole: it is to end in a reset.
+
+        What was sent before the running task's busy block still gets to the client first.
+        """
+        self._tear(self._sent)
+
+    def _tear(self, sent_before: int) -> None:
+        sent_before = min([sent_before, *(block.sent_before for block in _open_blocks())])
+        self._sent_whole = max(self._sent_whole, sent_before)
+        self._torn = True
+
+    def settle(self) -> None:
+        """Its client knows what it got: it need not end in a reset."""
+        self._torn = False
+
+    @property
+    def is_torn(self) -> bool:
+        """Is there a client who got less than the whole?"""
+        return self._torn and not self._broken
+
     @property
     def closed(self) -> bool:
         return self._closed
@@ -424,6 +484,9 @@ class Connection(trio.abc.HalfCloseableStream):
         """Make it safe to close: linger, if anything is still on its way."""
         if self._closed or self._lingering or self._sending:  # what is being sent is lost anyway
             return
+        if self.is_torn:
+            await wait_acknowledged(self._socket, self._sent - self._sent_whole)
+            return
         if not (self.more_to_come or is_anything_on_its_way(self._socket)):
             return
         self._lingering = True
@@ -436,12 +499,15 @@ class Connection(trio.abc.HalfCloseableStream):
 
     def reset(self) -> None:
         """Close it so that the client sees that something is missing."""
-        reset_at_close(self._socket)
-        self.close()
+        if not self._closed:
+            self._torn = True
+            self.close()
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._torn:
+                reset_at_close(self._socket)
             if self._reading or self._sending or self._lingering:
                 trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

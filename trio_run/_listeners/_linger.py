@@ -22,6 +22,7 @@ LINGER = 2.0  # seconds for a client to read our end of stream, and to close
 
 _AT_ONCE = 65536  # bytes
 _ACKNOWLEDGED = 0.02  # seconds, to look again whether it has all that was sent
+_ACKNOWLEDGED_LATE = 0.2  # the same, when it has been looked at often
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
@@ -60,6 +61,30 @@ async def linger(socket: stdlib_socket.socket, *, more_to_come: bool) -> None:
                     return
                 with trio.move_on_after(math.inf if sends else _ACKNOWLEDGED):
                     await trio.lowlevel.wait_readable(socket)
+
+
+async def wait_acknowledged(socket: stdlib_socket.socket, but: int) -> None:
+    """Wait until the client has all that was sent but the last so many bytes.
+
+    It takes LINGER seconds at the most, which no cancel makes shorter. It does not wait where the
+    client is gone, or where the platform does not know what the client has.
+    """
+    wait = _ACKNOWLEDGED
+    with lingering() as waiting:
+        waiting.shield = True
+        while unsent(socket) > but and not _is_reset(socket):
+            await trio.sleep(wait)
+            wait = min(wait * 1.5, _ACKNOWLEDGED_LATE)
+
+
+def _is_reset(socket: stdlib_socket.socket) -> bool:
+    try:
+        socket.recv(1, stdlib_socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def reset_at_close(socket: stdlib_socket.socket) -> None:

@@ -247,6 +247,8 @@ class StreamListener:
                 await self._serve_client(connection)
             if ending.error is not None:
                 self.log_failure(connection, ending.error)
+            if connection.is_torn:
+                await self._end_torn(connection)
         finally:
             connection.close()
             self._connections.discard(connection)
@@ -256,6 +258,16 @@ class StreamListener:
             self._drained += 1
             if self._waiting:
                 self._nursery.start_soon(self._serve, self._waiting.popleft())
+
+    async def _end_torn(self, connection: Connection) -> None:
+        """Its client did not get the whole of a reply, and is to see that."""
+        await connection.finish()
+        if connection.is_unix:
+            logger.warning(
+                "%s: %s got half a reply, and an end of stream: a Unix socket has no reset",
+                self.name,
+                connection.who,
+            )
 
     async def _serve_client(self, connection: Connection) -> None:
         stream: Connection | TLSConnection = connection

@@ -70,6 +70,11 @@ class TCPListener(StreamListener):
     overlap, one in each of several tasks: then a task that is in no block sees the above at once,
     and the connection ends when the last block does.
 
+    A connection whose block was cut, or left by an exception, ends in a reset, so that its client
+    does not take half of a reply for the whole. So does one that was cut in the midst of a
+    ``send_all``. The replies before that reach the client first, which may take two seconds. On a
+    Unix socket, which has no reset, it ends as any other, and that is logged.
+
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 
     Args:

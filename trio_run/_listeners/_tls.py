@@ -83,6 +83,9 @@ class TLSConnection(trio.abc.Stream):
         """Close it, with a close_notify, and as :meth:`Connection.aclose`."""
         try:
             async with self._closing:  # two at once would lose the close_notify
+                if self._connection.is_torn:  # a close_notify would say that it is the whole
+                    await self._connection.aclose()
+                    return
                 self._connection.end_input()
                 # OpenSSL sends no close_notify while it holds input that nobody has read.
                 with contextlib.suppress(

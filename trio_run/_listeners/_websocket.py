@@ -135,6 +135,7 @@ class WebSocketListener(StreamListener):
                     failure = await conversation.hold(request, self._websocket_handler)
                     if failure is not None:
                         self.log_failure(connection, failure)
+                    connection.settle()  # the Close says what its client got
                     await self._close(conversation, failed=failure is not None)
             finally:
                 connection.at_drain = conversation.draining.set
