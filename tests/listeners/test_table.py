@@ -659,6 +659,13 @@ TABLE = [
         no_grace=cut(b""),
         second_signal=told(b""),
         cancelled=cut(b""),
+        but={
+            "stream": {  # it has only just come, and may be about to ask
+                "grace": told(b"", most=FIRST_REQUEST),
+                "grace_over": told(b"", most=FIRST_REQUEST),
+                "second_signal": cut(b""),
+            }
+        },
     ),
     Case(
         "asks at the moment of the stop",

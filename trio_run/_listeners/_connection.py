@@ -9,6 +9,9 @@ client that sends without a pause would go on being served. Instead the bytes th
 it drains are counted, and its handler may read that many. Then it reads end of file, and a reader
 that waits is woken to that. What arrives later is never read: the close lingers and throws it away.
 
+A client that has only just come is about to send its first request. It has half a second for that
+since its handler began, before its connection drains or after.
+
 A task inside busy() may read what it needs to finish. Busy blocks may overlap, one in each of
 several tasks. Then a task that is in no block reads end of file at once, and the connection has
 ended when the last block has. Which blocks a task is in is kept in a context variable, because a
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
     from .._inside import Inside
 
-FIRST_REQUEST = 0.5  # seconds for a client that is on its way in when the stop begins
+FIRST_REQUEST = 0.5  # seconds for a client that has only just come, before it is made to leave
 
 _RECEIVE_SIZE = 65536  # bytes
 
@@ -100,6 +103,7 @@ class Connection(trio.abc.HalfCloseableStream):
         "_busy",
         "_carries_tls",
         "_closed",
+        "_has_asked",
         "_input_is_over",
         "_left",
         "_left_is_final",
@@ -117,9 +121,11 @@ class Connection(trio.abc.HalfCloseableStream):
         "at_drain",
         "at_end",
         "draining",
+        "first_request_by",
         "inside",
         "more_to_come",
         "peer",
+        "scope",
         "send_timeout",
         "shaking_hands",
         "shielded",
@@ -132,7 +138,9 @@ class Connection(trio.abc.HalfCloseableStream):
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
         self.inside = inside
-        # How it drains, where not by end of file. At once, and when it drains and is not busy.
+        # How it drains, where not by end of file. By a cancel of this scope; at once, and when it
+        # drains and is not busy.
+        self.scope: trio.CancelScope | None = None
         self.at_drain: Callable[[], object] | None = None
         self.at_end: Callable[[], object] | None = None
         self.shaking_hands = False
@@ -140,6 +148,8 @@ class Connection(trio.abc.HalfCloseableStream):
         self.more_to_come = False  # it is still sending what nobody will read: linger for that
         self.shielded = shielded  # may its handler be cancelled softly?
         self.draining = False
+        self.first_request_by = math.inf  # known when its handler begins
+        self._has_asked = False  # has anything of a request come?
         self._busy = self._occupied = 1  # until its handler begins
         self._left: int | None = None  # how many bytes may still be read, once it drains
         self._left_is_final = False
@@ -195,6 +205,11 @@ class Connection(trio.abc.HalfCloseableStream):
             return False
         except OSError:
             return True
+
+    def begin(self) -> None:
+        """Its handler begins."""
+        self.first_request_by = trio.current_time() + FIRST_REQUEST
+        self.release()
 
     # What busy() does in its handler.
 
@@ -254,13 +269,33 @@ class Connection(trio.abc.HalfCloseableStream):
         self.draining = True
         if self.at_drain is not None:
             self.at_drain()
-        if self.at_end is None:
+        if self.scope is not None and not self._has_only_just_come():
+            self.scope.cancel("the listener drains")  # what is busy is shielded from that
+        if self.at_end is None and not self._is_owed_a_request():
             self._left = unread(self._socket)
         self._end_if_idle()
 
+    def _has_only_just_come(self) -> bool:
+        return not self._has_asked and trio.current_time() < self.first_request_by
+
+    def _is_owed_a_request(self) -> bool:
+        """Has its client only just come, and sent nothing yet?"""
+        # What has arrived of TLS may be no more than half of a record.
+        return self._has_only_just_come() and (self._carries_tls or not unread(self._socket))
+
+    def has_asked(self) -> None:
+        """Something of a request has come. If it drains already, this request is the last."""
+        if not self._has_asked:
+            self._has_asked = True
+            if self.draining and self.at_end is None and self._left is None:
+                self._left = unread(self._socket)
+                self._left_is_final = True
+
     def _end_if_idle(self) -> None:
-        if self._busy:
-            self._wake_reader()  # it may be in no block, or in none any more
+        if self._busy or (self.at_end is None and self._is_owed_a_request()):
+            self._wake_reader()  # for it to see what has become of it
+        elif self.scope is not None and not self._has_only_just_come():
+            self.scope.cancel("the listener drains")
         elif self.at_end is not None:
             if not self._left_is_final:
                 self._left = None
@@ -302,6 +337,9 @@ class Connection(trio.abc.HalfCloseableStream):
                 try:
                     if self.shaking_hands and self._patience < math.inf:
                         await self._wait_patiently()
+                    elif self.draining and self._is_owed_a_request():
+                        with trio.move_on_at(self.first_request_by):
+                            await self.wait_readable()
                     else:
                         await self.wait_readable()
                 except trio.ClosedResourceError:
@@ -331,14 +369,20 @@ class Connection(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
+        if not self._carries_tls:  # with it the first thing is a handshake
+            self.has_asked()
         return data
 
     def _readable(self, max_bytes: int) -> int:
         """How many bytes this task may read, of a connection whose input has an end."""
         if self._input_is_over:
             return 0
-        if self._left is None or self.is_busy_here():
+        if self.is_busy_here():
             return max_bytes
+        if self._left is None:
+            if self._has_asked or self._is_owed_a_request():
+                return max_bytes
+            self._left = unread(self._socket)
         self._left_is_final = True  # a task has heard of the end
         return min(max_bytes, self._left)
 

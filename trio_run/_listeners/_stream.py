@@ -232,6 +232,9 @@ class StreamListener:
     def _admit(self, connection: Connection) -> None:
         serving = len(self._connections) - len(self._waiting)
         self._connections.add(connection)
+        if self._draining:
+            connection.hurry()
+            self._drain_one(connection)
         if serving < self._most:
             self._nursery.start_soon(self._serve, connection)
         else:
@@ -277,14 +280,6 @@ class StreamListener:
                 who = connection.who
                 logger.info("%s: no TLS handshake with %s: %s", self.name, who, reason)
                 return
-        if self._draining:
-            # It was still on its way in when the stop came: it is owed an answer to its first
-            # request.
-            with trio.move_on_after(_connection.FIRST_REQUEST) as waiting:
-                if stream is connection:
-                    waiting.deadline = self._first_request_by
-                await stream.wait_readable()
-            self._drain_one(connection)
         try:
             await self._handle(connection, stream)
         except Exception as exc:
@@ -298,14 +293,13 @@ class StreamListener:
                     await stream.aclose()
 
     async def _handle(self, connection: Connection, stream: Connection | TLSConnection) -> None:
-        # One that drains before its handler begins is owed its first request: it is not cancelled.
-        if self._drain == "cancel" and not connection.draining:
+        if self._drain == "cancel":
             with trio.CancelScope() as scope:
-                connection.at_drain = scope.cancel  # what is busy is shielded from that
-                connection.release()
+                connection.scope = scope
+                connection.begin()
                 await self._converse(connection, stream)
         else:
-            connection.release()
+            connection.begin()
             await self._converse(connection, stream)
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:

@@ -66,6 +66,7 @@ class TCPListener(StreamListener):
     * "wait": nothing. It has until the grace is over.
     * "cancel": it is cancelled.
 
+    One that has only just come, and has sent nothing yet, has half a second for its first request.
     A connection whose handler is inside :class:`busy` drains when that block ends. Blocks may
     overlap, one in each of several tasks: then a task that is in no block sees the above at once,
     and the connection ends when the last block does.

@@ -30,7 +30,6 @@ class TLSConnection(trio.abc.Stream):
         connection.carry_tls()
         self._connection = connection
         self._stream = trio.SSLStream(connection, context, server_side=True)
-        self._ahead: bytes | bytearray = b""
         self._closing = trio.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -48,25 +47,13 @@ class TLSConnection(trio.abc.Stream):
             return None
         return "it took too long"
 
-    async def wait_readable(self) -> None:
-        """Wait until there is input, or the client's end of stream.
-
-        The input may have come together with the end of the handshake, and so be no longer in the
-        socket.
-        """
-        with contextlib.suppress(trio.BrokenResourceError):
-            self._ahead = await self.receive_some()
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self._ahead:
-            await trio.lowlevel.checkpoint()
-            data = self._ahead[:max_bytes]
-            self._ahead = self._ahead[len(data) :]
-            return data
         try:
-            return await self._stream.receive_some(max_bytes)
+            data = await self._stream.receive_some(max_bytes)
         except InputEnded:
             return b""
+        self._connection.has_asked()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
