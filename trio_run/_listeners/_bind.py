@@ -6,8 +6,10 @@ What happens to what comes in is each listener's own business.
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 import os
+import select
 import socket as stdlib_socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,25 @@ class CannotListen(CannotStart, OSError):
         said = getattr(error, "strerror", None) or str(error)
         super().__init__(f"cannot listen on {where}: {_REASONS.get(number, said)}")
         self.errno = number
+
+
+def has_clients(listening: stdlib_socket.socket) -> bool:
+    """Is anybody in its queue? Known even where there is no descriptor to accept with."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(listening, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([listening], [], [], 0)[0])  # pragma: no cover - Windows
+
+
+def turn_away(listening: stdlib_socket.socket) -> int:
+    """Close the connections of all who still are in its queue. Returns how many those were."""
+    count = 0
+    with contextlib.suppress(OSError):  # there is nobody any more, or no descriptor
+        for _ in range(0xFFFF):
+            listening.accept()[0].close()
+            count += 1
+    return count
 
 
 class Endpoint(abc.ABC):

@@ -11,14 +11,13 @@ import logging
 import math
 import ssl
 import sys
-from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
 from .._errors import Ending
 from .._inside import Inside, place
-from . import _connection
+from ._bind import has_clients, turn_away
 from ._connection import Connection
 from ._linger import lingering
 from ._tls import TLSConnection
@@ -102,12 +101,11 @@ class StreamListener:
         self._most = sys.maxsize if max_connections is None else max_connections
         self._accepting = trio.CancelScope()
         self._connections: set[Connection] = set()
-        self._waiting: deque[Connection] = deque()  # accepted at the stop, above max_connections
         self._room = trio.Event()
         self._exhausted = False  # short of descriptors or memory, and has logged it
         self._draining = False
-        self._first_request_by = math.inf
-        self._accepted = self._drained = self._cut = self._failed = 0
+        self._is_emptying_queues = False
+        self._drained = self._cut = self._failed = 0
 
     @property
     def status(self) -> str:
@@ -156,25 +154,18 @@ class StreamListener:
             await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             self._disappear()
+            if self._is_emptying_queues:
+                self._cut += sum(map(turn_away, self._endpoint.sockets))
             self._endpoint.close()
-            self._cut += len(self._connections)  # those that still waited for their turn
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
 
     async def _start_draining(self) -> None:
         self._disappear()
-        self._first_request_by = trio.current_time() + _connection.FIRST_REQUEST
+        self._is_emptying_queues = True
         for listening in self._endpoint.sockets:
-            # What the kernel has accepted is a client's connection: closing would reset it. Nobody
-            # is served meanwhile, or clients that come back at once would keep the queue full.
-            most = self._accepted + self._backlog
-            while self._accepted <= most and await self._accept_some(listening):
-                pass
+            await self._accept_queued(listening, self._backlog)
             listening.close()
-        for connection in self._connections:
-            connection.hurry()
-            self._drain_one(connection)
+        self._is_emptying_queues = False
+        self._drain_all()
 
     def _disappear(self) -> None:
         try:
@@ -182,7 +173,14 @@ class StreamListener:
         except OSError as exc:  # it has given up its rights, say: that is no reason to lose clients
             logger.warning("%s: cannot remove %s: %s", self.name, exc.filename, exc.strerror)
 
+    def _drain_all(self) -> None:
+        """Drain all that are there. Who comes later drains from the beginning."""
+        for connection in self._connections:
+            if not connection.draining:
+                self._drain_one(connection)
+
     def _drain_one(self, connection: Connection) -> None:
+        connection.hurry()
         if self._drain != "wait":
             connection.drain()
 
@@ -191,54 +189,79 @@ class StreamListener:
     async def _accept(self, listening: stdlib_socket.socket) -> None:
         while True:
             while len(self._connections) >= self._most:
-                if self._room.is_set():
-                    self._room = trio.Event()
-                await self._room.wait()
+                await self._wait_for_room()
             await trio.lowlevel.wait_readable(listening)
             await self._accept_some(listening)
 
-    async def _accept_some(self, listening: stdlib_socket.socket) -> bool:
-        """Accept what is there and there is room for. Returns False when the queue is empty."""
+    async def _accept_some(self, listening: stdlib_socket.socket) -> None:
+        """Accept what is there and there is room for."""
         for _ in range(_ACCEPT_AT_ONCE):
-            if len(self._connections) >= self._most and not self._draining:
-                break
+            if len(self._connections) >= self._most:
+                return
             try:
-                accepted, peer = listening.accept()
-            except BlockingIOError:
-                self._exhausted = False  # all are in
-                return False
+                if not self._accept_one(listening):
+                    return
             except OSError as exc:
-                if exc.errno in _NOT_LISTENING:
-                    raise
-                if exc.errno in _EXHAUSTED:
-                    await self._pause(exc)
-                    # When we drain, those who leave make room. Others may for a moment.
-                    return bool(self._connections) or trio.current_time() < self._first_request_by
-                continue  # that client is gone already
-            self._accepted += 1
-            accepted.setblocking(False)
-            self._admit(Connection(accepted, peer, self._inside, shielded=self._shielded))
+                self._pause(exc)
+                await trio.sleep(_PAUSE)
+                return
+
+    async def _accept_queued(self, listening: stdlib_socket.socket, most: int) -> None:
+        """Accept whoever has connected, but no more than so many.
+
+        What the kernel has accepted is a client's connection: closing the socket would reset it.
+        Nobody is served meanwhile, or clients that come back at once would keep the queue full.
+        Only where there is no room for all, others have to leave first.
+        """
+        tries = 0
+        while tries <= most:
+            if len(self._connections) < self._most:
+                try:
+                    if not self._accept_one(listening):
+                        return
+                    tries += 1
+                    continue
+                except OSError as exc:
+                    self._pause(exc)
+            if not has_clients(listening):
+                return
+            self._drain_all()
+            # Where descriptors are short, others than we may make room too.
+            with trio.move_on_after(_PAUSE if self._exhausted else math.inf):
+                await self._wait_for_room()
+
+    def _accept_one(self, listening: stdlib_socket.socket) -> bool:
+        """Returns False if there was nobody."""
+        try:
+            accepted, peer = listening.accept()
+        except BlockingIOError:
+            self._exhausted = False  # all are in
+            return False
+        except OSError as exc:
+            if exc.errno in _NOT_LISTENING or exc.errno in _EXHAUSTED:
+                raise
+            return True  # that client is gone already
+        accepted.setblocking(False)
+        connection = Connection(accepted, peer, self._inside, shielded=self._shielded)
+        self._connections.add(connection)
+        if self._draining:
+            self._drain_one(connection)
+        self._nursery.start_soon(self._serve, connection)
         return True
 
-    async def _pause(self, exc: OSError) -> None:
+    def _pause(self, exc: OSError) -> None:
+        """Accepting is to pause for a lack of descriptors or memory. Any other error is raised."""
+        if exc.errno not in _EXHAUSTED:
+            raise exc
         if not self._exhausted:
             self._exhausted = True
             logger.error("%s: accepting is paused: %s (%s)", self.name, exc.strerror, self.status)
-        if self._draining:
-            for connection in self._connections:
-                self._drain_one(connection)
-        await trio.sleep(_PAUSE)
 
-    def _admit(self, connection: Connection) -> None:
-        serving = len(self._connections) - len(self._waiting)
-        self._connections.add(connection)
-        if self._draining:
-            connection.hurry()
-            self._drain_one(connection)
-        if serving < self._most:
-            self._nursery.start_soon(self._serve, connection)
-        else:
-            self._waiting.append(connection)
+    async def _wait_for_room(self) -> None:
+        """Wait until a connection has ended."""
+        if self._room.is_set():
+            self._room = trio.Event()
+        await self._room.wait()
 
     # Serving.
 
@@ -259,8 +282,6 @@ class StreamListener:
         self._cut += ending.cancelled
         if self._draining and not ending.cancelled:
             self._drained += 1
-            if self._waiting:
-                self._nursery.start_soon(self._serve, self._waiting.popleft())
 
     async def _end_torn(self, connection: Connection) -> None:
         """Its client did not get the whole of a reply, and is to see that."""
