@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: what a stop costs, and what the library costs while nothing stops, beside its peers."""
+"""``python -m benchmarks``: what a stop costs, and what the library costs while nothing stops.
+
+Each figure is shown beside its peers'.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The client: opens connections, sees to it that each is served, sends SIGTERM, and watches what becomes of them.
+"""The client: it opens connections, has each served, sends SIGTERM, and watches how they end.
 
-It must cost far less than any server: plain sockets and one epoll, on a core of its own. All times are its own
-clock's, from the moment it sends the signal.
+It must cost far less than any server. So it uses plain sockets and one epoll, on a core of its own.
+All times are its own clock's, from the moment it sends the signal.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def batches(numbers: range) -> Iterator[range]:
 def open_measured(
     server: Server, count: int, say: bytes, ending: bytes
 ) -> tuple[Sockets, float | None]:
-    """As open_served; and how many bytes the server's memory grew for each, where they are enough to tell."""
+    """Open connections as open_served does, and look at the server's memory.
+
+    The second figure is the bytes by which it grew for each, or None for too few connections.
+    """
     connections = open_served(server.first_line, 1, say, ending)  # what is loaded for the first
     before = server.memory()
     connections |= open_served(server.first_line, count - 1, say, ending, first=1)
@@ -117,9 +120,10 @@ def watch_stop(
     probe: bool = True,
     then: Callable[[], None] = lambda: None,
 ) -> Stop:
-    """Send SIGTERM, after so many seconds of talk, then call what is to come then, and watch until it has exited.
+    """Send SIGTERM after so many seconds of talk, and watch until the server has exited.
 
-    read(descriptor) takes what has arrived there, and tells whether that was the end. It may raise an OSError: a reset.
+    then() is called right after the signal. read(descriptor) takes what has arrived there, and
+    returns whether that was the end. An OSError that it raises is a reset.
     """
     epoll = select.epoll()
     for descriptor in connections:

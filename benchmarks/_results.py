@@ -1,6 +1,7 @@
-"""What the figures say: medians with their spread, ratios of the same round, the targets; as a table and as JSON.
+"""What the figures say: medians with their spread, ratios of the same round, and the targets.
 
-A ratio is always ours to the peer's, and it is taken within each round: what disturbs one round disturbs both.
+They are written as a table and as JSON. A ratio is always ours to the peer's, and it is taken
+within each round: what disturbs one round disturbs both.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class Results:
                 yield from (f"    {who}: {why}" for who, why in whom.items())
 
     def _unsaturated(self) -> dict[str, str]:
-        """Servers that could have done more than they were asked for, or did not have their core for themselves."""
+        """Servers that did not use their core up: the client was slower, or others used it too."""
         shares: dict[str, list[float]] = {}
         for one in self.measured:
             if (share := one.sample.get("share")) is not None:
@@ -202,7 +203,8 @@ def machine() -> Iterator[str]:
     )
     apart = f"the server on core {SERVER_CORE}, the client on core {CLIENT_CORE}"
     yield f"{model}, {os.cpu_count()} cores; {apart if APART else 'one core for both'}"
-    yield f"Linux {platform.release()}, {platform.python_implementation()} {platform.python_version()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    yield f"Linux {platform.release()}, {python}"
     yield ", ".join(starmap("{} {}".format, _versions()))
     git = shutil.which("git")
     if git is not None:

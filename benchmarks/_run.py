@@ -1,4 +1,7 @@
-"""Who has his turn when: every round gives each peer one turn, so that a noisy moment is noisy to all of them."""
+"""Whose turn it is: every round gives each peer one turn.
+
+So a noisy moment is noisy to all of them.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,10 @@ Remarks = dict[str, dict[str, str]]  # under a title, of whom, what
 
 
 def carry_out(plan: Plan) -> tuple[list[Measured], Remarks]:
-    """All that was measured, and what is to be said of it. Who fails in a scenario has no further turns in it."""
+    """All that was measured, and what is to be said of it.
+
+    A peer that fails in a scenario has no further turns in it.
+    """
     turns = list(plan.turns())
     measured: list[Measured] = []
     remarks: Remarks = {LEFT_OUT: {}, FAILED: {}, SUSPECT: {}}

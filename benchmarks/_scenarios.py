@@ -1,7 +1,7 @@
 """The scenarios: what is measured, of whom, with how many connections; and the targets.
 
-A scenario measures one turn: one server, started, used, stopped. Who has his turn when, and what the figures
-mean side by side, is decided elsewhere.
+A scenario measures one turn: one server, started, used, stopped. Whose turn it is is decided in
+_run, what the figures mean side by side in _results.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ class Turn:
         return server
 
     def stopped(self, server: Server, stop: Stop, *, after: float = 0.0, **more: object) -> Sample:
-        """The figures of a stop that is over. The times are counted from so many seconds after the signal."""
+        """The figures of a stop that is over.
+
+        Its times are counted from so many seconds after the signal.
+        """
         self.timeline[:] = stop.timeline
         times = {"first_end": stop.first_end, "last_end": stop.last_end, "exit": stop.exit}
         return {
@@ -155,7 +158,10 @@ def stop_unix(turn: Turn) -> Sample:
 
 
 def stop_working(turn: Turn) -> Sample:
-    """Every connection has a request in work when the signal comes. Lost is a reply that never came."""
+    """Every connection has a request in work when the signal comes.
+
+    Lost is a reply that never came.
+    """
     with turn.server("work") as server:
         connections = open_served(server.first_line, turn.count, b"x", b"x")
         for connection in connections.values():
@@ -179,7 +185,10 @@ def stop_working(turn: Turn) -> Sample:
 
 
 def stop_held(turn: Turn) -> Sample:
-    """No handler leaves. Times are from the end of the grace: for a peer without one that is the signal."""
+    """No handler leaves. Times are counted from the end of the grace.
+
+    For a peer without a grace they are counted from the signal.
+    """
     grace = _GRACE if turn.peer == "trio-run" else 0.0
     with turn.server("hold", str(grace)) as server:
         connections = open_served(server.first_line, turn.count, b"x", b"x")
@@ -329,7 +338,10 @@ class _HTTPClient:
 
 
 def stop_loaded_http(turn: Turn) -> Sample:
-    """Half of the clients have slow requests. Lost is a request that was begun and never answered whole."""
+    """Half of the clients have slow requests.
+
+    Lost is a request that was begun and never answered whole.
+    """
     with turn.server("http") as server:
         connections = open_served(server.first_line, turn.count, _request(), b"\r\n\r\nok")
         clients = {
@@ -421,7 +433,10 @@ _OF_A_RATE = ("rate", "cpu_each", "share")
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something to measure. The first of the peers is ours; the first of the figures is what it is about."""
+    """Something to measure.
+
+    The first of the peers is ours. The first of the figures is what it is about.
+    """
 
     name: str
     about: str
@@ -564,7 +579,10 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure of ours is to reach: a ratio to a peer's, to our own at a smaller count, or a number."""
+    """What a figure of ours is to reach.
+
+    It is a ratio to a peer's, a ratio to our own at a smaller count, or a number.
+    """
 
     scenario: str
     figure: str

@@ -1,4 +1,4 @@
-"""One server process: how it is started, on which core, and what it has used of processor and memory."""
+"""One server process: how it is started, on which core, and what time and memory it has used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 class Server:
-    """A running server: ``with Server(command) as server``. It is killed if it still runs at the end of the block."""
+    """A running server: ``with Server(command) as server``.
+
+    It is killed if it still runs at the end of the block.
+    """
 
     def __init__(self, command: list[str]) -> None:
         self._command = command

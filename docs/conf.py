@@ -1,4 +1,7 @@
-"""How the guide is built: ``sphinx-build -W --keep-going -n docs docs/_build/html``. It needs no network."""
+"""How the guide is built: ``sphinx-build -W --keep-going -n docs docs/_build/html``.
+
+It needs no network.
+"""
 
 import importlib.metadata
 import sys

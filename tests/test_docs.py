@@ -1,4 +1,4 @@
-"""The guide and the README: they build without a warning, and every block of code in them is run, or else checked."""
+"""The guide and the README: they build without a warning, and their code is run or checked."""
 
 import ast
 import asyncio

@@ -1,7 +1,8 @@
-"""asyncio's streams: ``python -m benchmarks.servers.asyncio_streams asyncio|uvloop WHAT [ARGUMENT]``.
+"""asyncio's streams: ``python -m benchmarks.servers.asyncio_streams WHICH WHAT [ARGUMENT]``.
 
-At SIGTERM the handlers are cancelled and waited for. Each ends quietly: where it raised, or ended as cancelled, Python 3.11
-would write a traceback for it, and a stop of many would take five times as long.
+WHICH is asyncio or uvloop. At SIGTERM the handlers are cancelled and waited for. Each of them ends
+quietly: for one that raises, or ends as cancelled, Python 3.11 would write a traceback, and a stop
+of many would take five times as long.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The floor: no framework, and at SIGTERM nothing but close(). ``python -m benchmarks.servers.close_loop echo``."""
+"""The floor: no framework, and at SIGTERM nothing but close().
+
+``python -m benchmarks.servers.close_loop echo``
+"""
 
 import os
 import select

@@ -1,7 +1,10 @@
-"""HTTP: the app that all serve, and the servers without trio-run. ``python -m benchmarks.servers.http WHICH http``.
+"""HTTP: the app that all serve, and the servers without trio-run.
 
-The app answers ``ok``; under ``/slow/CLIENT/NUMBER`` it takes 100 ms over a longer answer. Which request of each client it
-began last it prints as JSON when it is shut down: a client alone can't know what was begun.
+``python -m benchmarks.servers.http WHICH http``
+
+The app answers ``ok``. Under ``/slow/CLIENT/NUMBER`` it takes 100 ms over a longer answer. When it
+is shut down it prints as JSON which request of each client it began last: a client alone can't know
+what was begun.
 """
 
 import json
@@ -55,7 +58,8 @@ def make_app(sleep: Callable[[float], Awaitable[object]]) -> Callable[..., Await
 
 
 def listen() -> socket.socket:
-    # asyncio turns Nagle's algorithm off where the socket says that it is TCP: one of protocol 0 would wait 40 ms.
+    # asyncio turns Nagle's algorithm off where the socket says that it is TCP. One of protocol 0
+    # would wait for 40 ms.
     listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind((HOST, 0))
     listening.listen(2048)

@@ -1,4 +1,7 @@
-"""What Trio's own users write: a nursery that a signal cancels. ``python -m benchmarks.servers.plain_trio WHAT [ARGUMENT]``."""
+"""What Trio's own users write: a nursery that a signal cancels.
+
+``python -m benchmarks.servers.plain_trio WHAT [ARGUMENT]``
+"""
 
 import contextlib
 import signal
@@ -82,7 +85,10 @@ SERVERS: dict[str, Callable[..., Serve]] = {
 
 
 def port_of(started: Any) -> object:
-    """The port, or the path, of what was handed to task_status.started(): a list of listeners, or a socket."""
+    """The port, or the path, of what was handed to task_status.started().
+
+    That is a list of listeners, or a socket.
+    """
     listener: Any = started[0] if isinstance(started, list) else None
     listener = getattr(listener, "transport_listener", listener)
     name = (started if listener is None else listener.socket).getsockname()

@@ -1,6 +1,8 @@
-"""Actors in a group, and tasks in a bare nursery: started, stopped, timed. ``python -m benchmarks.servers.tasks WHICH COUNT``.
+"""Actors in a group, and tasks in a bare nursery: started, stopped, timed.
 
-No server: it prints its seconds, up to all started and up to all stopped, and exits.
+``python -m benchmarks.servers.tasks WHICH COUNT``
+
+It is no server: it prints the seconds until all have started and until all have stopped, and exits.
 """
 
 import sys

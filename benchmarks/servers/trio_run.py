@@ -48,7 +48,10 @@ class _Nothing:
 
 
 async def time_blocks(stream: trio.abc.Stream) -> None:
-    """How many seconds so many with blocks take, here in a handler: asked for as b"busy 1000" or b"nothing 1000"."""
+    """How many seconds so many with blocks take, here in a handler.
+
+    The client sends b"busy 1000" or b"nothing 1000".
+    """
     async for chunk in stream:
         name, times = chunk.decode().split()
         block: Callable[[], Any] = {"busy": busy, "nothing": _Nothing}[name]

@@ -1,4 +1,7 @@
-"""WebSocket without trio-run: ``python -m benchmarks.servers.websocket trio-websocket|websockets websocket``."""
+"""WebSocket without trio-run: ``python -m benchmarks.servers.websocket WHICH websocket``.
+
+WHICH is trio-websocket or websockets.
+"""
 
 import signal
 import sys

@@ -1,7 +1,7 @@
 """The sections of our docstrings, as the field lists that Sphinx knows.
 
-``Args:``, ``Returns:`` and ``Raises:`` stand alone on a line; below them, indented, are the items. (Napoleon would do, but it
-takes the words before a colon for a type.)
+``Args:``, ``Returns:`` and ``Raises:`` stand alone on a line. Below them, indented, are the items.
+(Napoleon would do, but it takes the words before a colon for a type.)
 """
 
 import re

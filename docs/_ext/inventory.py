@@ -1,6 +1,7 @@
 """Sphinx's inventories of other projects, from lists that a person can read.
 
-A build has no network to fetch them from. Each line is ``name domain:role page``; the anchor is the name.
+A build has no network to fetch them from. Each line is ``name domain:role page``, and the anchor
+is the name.
 """
 
 import zlib

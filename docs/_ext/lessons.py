@@ -37,7 +37,8 @@ def page_of(number: int, source: str) -> str:
             _plain(text.strip()),
             f".. code-block:: sh\n\n   python -m trio_run.lessons {number}",
             _to_type(typed.format(port=FIRST_PORT + number - 1, pid="PID", python="python")),
-            f"The program\n-----------\n\n.. code-block:: python\n\n{textwrap.indent(program, '   ')}",
+            "The program\n-----------",
+            f".. code-block:: python\n\n{textwrap.indent(program, '   ')}",
         ]
     )
 

@@ -1,7 +1,8 @@
 """Pictures, drawn when the guide is built.
 
-``.. stop-picture:: a_stop`` runs examples/a_stop.py and draws what its group did; ``.. times-picture::`` draws which
-time is shorter than which. They are SVG within the page, in the colours of its theme.
+``.. stop-picture:: a_stop`` runs examples/a_stop.py and draws what its group did.
+``.. times-picture::`` draws which time is shorter than which. They are SVG within the page, in the
+colours of its theme.
 """
 
 import html
@@ -59,23 +60,20 @@ class Drawing:
         )
         anchor = "end" if seconds > (self.first + self.last) / 2 else "start"
         self.shapes.append(
-            f'<text class="moment" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{html.escape(text)}</text>'
+            f'<text class="moment" x="{x:.1f}" y="{y}" '
+            f'text-anchor="{anchor}">{html.escape(text)}</text>'
         )
 
     def scale(self, rows: int, step: int) -> None:
         y = TOP + rows * ROW
         for second in range(math.ceil(self.first), math.floor(self.last) + 1):
             if second % step == 0:
+                x = self.x(second)
                 self.shapes.append(
-                    f'<line class="tick" x1="{self.x(second):.1f}" x2="{self.x(second):.1f}" y1="{y}" y2="{y + 5}"/>'
+                    f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 5}"/>'
                 )
-                self.text(
-                    rows + 0.25,
-                    self.x(second),
-                    f"{second} s".replace("-", "\N{MINUS SIGN}"),
-                    "small",
-                    "middle",
-                )
+                text = f"{second} s".replace("-", "\N{MINUS SIGN}")
+                self.text(rows + 0.25, x, text, "small", "middle")
 
     def svg(self, description: str) -> str:
         return (
@@ -109,10 +107,10 @@ def _phases(actor: ActorReport, since: float) -> Iterator[tuple[float, float, st
     assert actor.ready is not None
     assert actor.interrupted is not None
     assert actor.stopped is not None
-    asked, stopped = actor.interrupted - since, actor.stopped - since
-    yield actor.ready - since, min(asked, stopped), "serves"
-    if stopped > asked:
-        yield asked, stopped, "cut" if actor.outcome == "cut" else "stops"
+    interrupted, stopped = actor.interrupted - since, actor.stopped - since
+    yield actor.ready - since, min(interrupted, stopped), "serves"
+    if stopped > interrupted:
+        yield interrupted, stopped, "cut" if actor.outcome == "cut" else "stops"
 
 
 def _cut_by(report: Report, grace: float) -> bool:
@@ -122,14 +120,15 @@ def _cut_by(report: Report, grace: float) -> bool:
 def _legend() -> str:
     kinds = {"serves": "works", "stops": "interrupted", "cut": "interrupted, and cut in the end"}
     keys = (
-        f'<span><svg viewBox="0 0 28 12"><rect class="{kind}" width="28" height="12" rx="2"/></svg> {text}</span>'
+        '<span><svg viewBox="0 0 28 12">'
+        f'<rect class="{kind}" width="28" height="12" rx="2"/></svg> {text}</span>'
         for kind, text in kinds.items()
     )
     return f'<p class="legend">{" ".join(keys)}</p>'
 
 
 def times(lame_duck: float = 5, outside: float = 40) -> str:
-    """Which time is shorter than which: with the defaults of run(), and a manager's time that fits."""
+    """Which time is shorter than which, with the defaults of run() and a manager that waits."""
     defaults = inspect.signature(run).parameters
     grace, abort_after = defaults["grace"].default, defaults["abort_after"].default
     rows = [
@@ -148,8 +147,9 @@ def times(lame_duck: float = 5, outside: float = 40) -> str:
         drawing.text(row, 200, name, anchor="end")
     drawing.scale(len(rows), 5)
     return drawing.svg(
-        f"From SIGTERM on: a lame duck of {lame_duck:g} s is within the grace of {grace:g} s; abort_after adds "
-        f"{abort_after:g} s; the process manager waits for {outside:g} s, which is more."
+        f"From SIGTERM on: a lame duck of {lame_duck:g} s is within the grace of {grace:g} s. "
+        f"abort_after adds {abort_after:g} s. "
+        f"The process manager waits for {outside:g} s, which is more."
     )
 
 

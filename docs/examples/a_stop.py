@@ -1,4 +1,4 @@
-"""One stop: what is idle, what is busy, and what does not end. On a clock that jumps, so it takes no time."""
+"""One stop: what is idle, what is busy, and what does not end. On a clock that jumps."""
 
 from functools import partial
 

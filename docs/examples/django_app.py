@@ -26,7 +26,7 @@ def on_trio(app):
 
 @asynccontextmanager
 async def open_loop():
-    """An asyncio loop that takes an executor for each request, and goes on when a task of Django's fails."""
+    """An asyncio loop that takes an executor for each request, and survives a task that fails."""
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(asyncio.BaseEventLoop.default_exception_handler)
         own = loop.run_in_executor
