@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import trio
+import trustme
 import uvicorn
 from trio.testing import MockClock
 
@@ -136,8 +138,9 @@ def is_program(block: Block) -> bool:
 
 
 def at_port(source: str, port: int) -> str:
-    """The same program at another port, and on the loopback interface alone."""
-    source = re.sub(r"(Listener\(.*?, )\d{4}\b", rf'\g<1>{port}, host="127.0.0.1"', source)
+    """The same program at other ports, and on the loopback interface alone."""
+    for number, ours in ("8081", free_port()), (r"\d{4}", port):
+        source = re.sub(rf"(Listener\(.*?, ){number}\b", rf'\g<1>{ours}, host="127.0.0.1"', source)
     source = source.replace("0.0.0.0", "127.0.0.1")
     return re.sub(r"\b(7000|8000|8080)\b", str(port), source)
 
@@ -146,7 +149,7 @@ def at_port(source: str, port: int) -> str:
 
 
 def test_every_block_says_what_it_is_so_that_it_is_checked() -> None:
-    checked = {"python", "sh", "go", "ini", "docker", "yaml", "text"}
+    checked = {"python", "sh", "go", "ini", "docker", "yaml", "text", "none"}
     assert {block.language for block in GUIDE} == checked
     assert {block.language for block in README} <= {"python", "sh", ""}
     for page in PAGES:  # there is another way to begin one, which says nothing
@@ -246,6 +249,16 @@ def test_a_manifest_is_indented_by_twos_and_has_no_tabs(block: Block) -> None:
         assert re.fullmatch(r"(  )*(- )?\w+:( \S.*)?", line), line
 
 
+@blocks("none")
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
+def test_a_proxy_takes_its_configuration(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    times = "".join(f" timeout {what} 5s\n" for what in ("client", "connect", "server"))
+    frontend = "frontend front\n bind 127.0.0.1:8080\n default_backend shop\n"
+    file.write_text(f"defaults\n mode http\n{times}{frontend}{block.text}")
+    subprocess.run(["haproxy", "-c", "-f", file], check=True, capture_output=True)
+
+
 @blocks("text", "")
 def test_what_a_program_writes_is_what_ours_does(block: Block) -> None:
     first = block.text.splitlines()[0]
@@ -301,19 +314,32 @@ async def stops_it_in_the_midst_of_an_order(program: Program, port: int, _folder
     await program.line_with("sent to ada@example.org")  # its task began after the signal
 
 
-async def looks_at_a_lame_duck(program: Program, port: int, _folder: Path) -> None:
-    async def asked(path: str) -> tuple[int, str | None]:
+async def looks_at_a_lame_duck(program: Program, port: int, folder: Path) -> None:
+    source = await trio.Path(folder, "readiness.py").read_text(encoding="utf-8")
+    [health] = map(int, re.findall(r"HTTPListener\(health, (\d+)", source))
+
+    async def asked(port: int, path: str = "/") -> tuple[int, str | None]:
         response = await get(port, path)
         return response.status_code, response.headers.get("connection")
 
-    assert await asked("/readyz") == (200, None)
-    program.signal(signal.SIGTERM)
-    await program.line_with("stopping: SIGTERM received")
-    assert await asked("/readyz") == (503, "close")
-    assert await asked("/livez") == (200, "close")
-    assert await asked("/") == (200, "close")
-    program.signal(signal.SIGTERM)
-    await program.line_with("the lame duck ends early")
+    assert await asked(port) == (200, None)
+    assert await asked(health, "/readyz") == (200, None)
+    async with await trio.open_tcp_stream("127.0.0.1", port) as slow:
+        await slow.send_all(b"GET / HTTP/1.1\r\n")  # it holds up the stop
+        program.signal(signal.SIGTERM)
+        await program.line_with("stopping: SIGTERM received")
+        assert await asked(port) == (200, "close")
+        assert await asked(health, "/readyz") == (503, "close")
+        assert await asked(health, "/livez") == (200, "close")
+        program.signal(signal.SIGTERM)
+        await program.line_with("the lame duck ends early")
+        with pytest.raises(httpx.ConnectError):
+            while True:
+                await asked(port)
+        assert (await asked(health, "/readyz"))[0] == 503
+        assert (await asked(health, "/livez"))[0] == 200
+        await slow.send_all(b"Host: shop\r\n\r\n")
+        assert (await slow.receive_some()).startswith(b"HTTP/1.1 200 ")
 
 
 async def has_it_reload(program: Program, port: int, folder: Path) -> None:
@@ -325,6 +351,40 @@ async def has_it_reload(program: Program, port: int, folder: Path) -> None:
     program.signal(signal.SIGHUP)
     await program.line_with("the greeting is now: Good evening!")
     assert await says(port, b"") == b"Good evening!\n"
+    program.signal(signal.SIGTERM)
+
+
+def write_certificate(folder: Path, *, key: bool = True) -> str:
+    """Write a new pair of files, or the certificate alone; return the certificate."""
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "server.crt")
+    if key:
+        issued.private_key_pem.write_to_path(folder / "server.key")
+    return issued.cert_chain_pems[0].bytes().decode()
+
+
+async def certificate_at(port: int) -> str:
+    """The one that a client is shown there, and is greeted under."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with await trio.open_ssl_over_tcp_stream(
+        "127.0.0.1", port, ssl_context=context, https_compatible=True
+    ) as stream:
+        assert await stream.receive_some() == b"Hello!\n"
+        return ssl.DER_cert_to_PEM_cert(stream.getpeercert(binary_form=True))
+
+
+async def has_it_reload_its_certificate(program: Program, port: int, folder: Path) -> None:
+    first = await certificate_at(port)
+    assert first == (folder / "server.crt").read_text()
+    write_certificate(folder, key=False)  # the two do not fit
+    program.signal(signal.SIGHUP)
+    await program.line_with("the handler of SIGHUP failed")
+    assert await certificate_at(port) == first
+    second = write_certificate(folder)
+    program.signal(signal.SIGHUP)
+    await program.line_with("the certificate has been reloaded")
+    assert await certificate_at(port) == second
     program.signal(signal.SIGTERM)
 
 
@@ -342,6 +402,7 @@ CLIENTS: dict[str, Callable[[Program, int, Path], Awaitable[None]]] = {
     "quart_app": asks_for_a_page,
     "readiness": looks_at_a_lame_duck,
     "reload": has_it_reload,
+    "reload_certificate": has_it_reload_its_certificate,
     "starlette_app": asks_for_a_page,
     "systemd_socket": sends_a_line,
 }
@@ -356,6 +417,8 @@ async def test_an_example_starts_serves_and_stops(example: Path, tmp_path: Path)
     file = trio.Path(tmp_path, example.name)
     await file.write_text(LOGGING + at_port(source, port), encoding="utf-8")
     command = [str(file)]
+    if example.stem == "reload_certificate":
+        write_certificate(tmp_path)
     if example.stem == "systemd_socket":
         command = ["-c", AS_SYSTEMD_DOES, str(port), str(file)]
     async with open_program(*command, cwd=tmp_path) as program:
@@ -364,6 +427,24 @@ async def test_an_example_starts_serves_and_stops(example: Path, tmp_path: Path)
         await CLIENTS[example.stem](program, port, tmp_path)
         assert await program.exit_code() == 0, program.output
     assert " stopped in " in program.output
+
+
+def test_the_example_of_systemd_hands_nothing_on(tmp_path: Path) -> None:
+    file = tmp_path / "looks.py"
+    file.write_text(
+        "import os, runpy, subprocess, sys\n"
+        f"names = runpy.run_path({str(DOCS / 'examples' / 'systemd_socket.py')!r})\n"
+        "[listening] = names['inherited_sockets']()\n"
+        "print(listening.fileno(), listening.get_inheritable())\n"
+        "print([name for name in os.environ if name.startswith('LISTEN_')])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", AS_SYSTEMD_DOES, str(free_port()), str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "3 False\n[]\n"
 
 
 AS_SYSTEMD_DOES = """
@@ -464,10 +545,42 @@ def test_every_line_that_is_logged_is_in_the_reference_and_no_other() -> None:
 
 def test_every_rule_is_on_the_page() -> None:
     page = (DOCS / "rules.rst").read_text(encoding="utf-8")
-    rules = [str(number) for number in range(1, 23)] + [f"L{number}" for number in range(1, 11)]
+    rules = [str(number) for number in range(1, 29)] + [f"L{number}" for number in range(1, 11)]
     assert re.findall(r"^\.\. _rule-(\w+):\n\n\*\*(\w+)\. ", page, re.MULTILINE) == [
         (rule.lower(), rule) for rule in rules
     ]
+
+
+def files_on_the_page() -> list[str]:
+    """Those of the library, in the order in which they may import each other."""
+    page = (DOCS / "building.rst").read_text(encoding="utf-8")
+    folder, files = "", []
+    for found in re.finditer(r"^\*\*.*, in ``(\w+/)``|^``([\w/]+\.py)`` ", page, re.MULTILINE):
+        folder = found[1] or folder
+        files += [folder + found[2]] if found[2] else []
+    return files
+
+
+def imported_by(file: Path, package: Path) -> Iterator[str]:
+    """The files of the library that this one imports when it is imported itself."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = file.parents[node.level - 1]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                path = folder.joinpath(*name.split(".")).with_suffix(".py")
+                yield path.relative_to(package).as_posix()
+
+
+def test_the_files_are_on_the_page_in_an_order_in_which_they_import_downwards_only() -> None:
+    package = Path(trio_run.__file__).parent
+    known = files_on_the_page()
+    for file in [*package.glob("*.py"), *package.glob("_*/**/*.py")]:
+        if file.name != "__init__.py":
+            name = file.relative_to(package).as_posix()
+            assert name in known
+            not_above = set(known[known.index(name) :])
+            assert not_above.isdisjoint(imported_by(file, package)), name
 
 
 def test_who_waits_for_the_process_waits_longer_than_the_watchdog() -> None:

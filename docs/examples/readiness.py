@@ -6,17 +6,29 @@ group = Group(name="shop", grace=20, lame_duck=5)
 
 
 async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await answer(send, 200, b"Hello!\n")
+
+
+async def health(scope, receive, send):
     if scope["type"] != "http":
         return
-    status, body = 200, b"Hello!\n"
     if scope["path"] == "/livez":
-        body = b"alive\n"  # it answers: that is all
-    elif scope["path"] == "/readyz":
-        status, body = (200, b"ready\n") if group.ready else (503, b"not ready\n")
+        await answer(send, 200, b"alive\n")  # it answers: that is all
+    elif scope["path"] != "/readyz":
+        await answer(send, 404, b"no such check\n")
+    elif group.ready:
+        await answer(send, 200, b"ready\n")
+    else:
+        await answer(send, 503, b"not ready\n")
+
+
+async def answer(send, status, body):
     await send({"type": "http.response.start", "status": status})
     await send({"type": "http.response.body", "body": body})
 
 
 if __name__ == "__main__":
     group.add(HTTPListener(app, 8000))
+    group.add(HTTPListener(health, 8081, name="health"), daemon=True)
     sys.exit(run(group))

@@ -6,10 +6,17 @@ from trio_run import TCPListener, run
 
 
 def inherited_sockets():
-    """What systemd has opened for us: descriptors from 3 on."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    """What systemd has opened for us: descriptors from 3 on. No child of ours is to have them."""
+    pid = os.environ.pop("LISTEN_PID", None)
+    count = int(os.environ.pop("LISTEN_FDS", "0"))
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()):
         sys.exit("start it with shop.socket: systemctl start shop.socket")
-    return [socket.socket(fileno=3 + n) for n in range(int(os.environ["LISTEN_FDS"]))]
+    sockets = []
+    for descriptor in range(3, 3 + count):
+        os.set_inheritable(descriptor, False)
+        sockets.append(socket.socket(fileno=descriptor))
+    return sockets
 
 
 async def echo(stream):
