@@ -15,7 +15,7 @@ has no line about being stopped, and yet it is; and where the block ends, all
 have gone.
 
 It is thorough: a visitor who is being answered is cut off in the middle. From
-lesson 4 on we ask first, and cancel later.
+lesson 4 on a task is asked to end first, and cancelled later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from functools import partial
 import trio
 
 TRY = """\
-In another terminal, ask it for something, then tell it to stop:
+In another terminal, ask it for something, then have it stop:
 
     curl http://127.0.0.1:{port}/
     curl http://127.0.0.1:{port}/quit"""

@@ -9,12 +9,12 @@ though all is well. And a server knows nothing of that context: one more
 goroutine waits for it to end, and calls Shutdown.
 
 In Trio a nursery does this for errors. The Group of trio_run does it for every
-exit, and asks before it cancels. What it runs are called actors: async
-functions, and objects with an async execute(). Those that come with trio_run
-know how to stop: the listener stops listening, and finishes the requests that
-it has. When all have stopped, run() returns a report: why it stopped, how long
-it took, and below, for each actor, when it was ready, when it was asked to
-stop, and what became of it.
+exit, and it interrupts before it cancels. What it runs are called actors:
+async functions, and objects with an async execute(). Those that come with
+trio_run know what to do when they are interrupted: the listener stops
+listening, and finishes the requests that it has. When all have stopped, run()
+returns a report. It says why the group stopped, how long that took, and for
+each actor when it was ready, when it was interrupted, and what became of it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ somebody_asked = trio.Event()
 async def app(scope: dict[str, Any], _receive: Any, send: Any) -> None:
     """A web application by hand (ASGI is the protocol). Starlette or FastAPI make one too."""
     if scope["type"] != "http":
-        return  # it is told of the server's start and stop too, and does not care
+        return  # it is called for the server's start and stop too, and does not care
     if scope["path"] == "/quit":
         somebody_asked.set()
         body = b"Good bye!\n"

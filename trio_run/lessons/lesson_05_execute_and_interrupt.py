@@ -1,20 +1,20 @@
 """Execute and interrupt: a baker, a door and a ticker
 
 Some work should not be cancelled wherever it is: a loaf that is in the oven is
-finished. So a stop asks first.
+finished. So a stop interrupts first, and an interrupt is a request.
 
 In Go this is oklog/run. An actor is a pair of functions: execute, which does
 the work, and interrupt, which makes execute return. Run() starts every execute
 in a goroutine, and waits until the first returns. Then it calls the
 interrupts, one after the other, and waits until all executes have returned,
 however long that takes. If one interrupt hangs, the actors after it are never
-asked.
+interrupted.
 
 Here the pair is the same. The interrupts are called all at once, each exactly
 once, and may be async: a slow one holds up nobody else. An actor that has no
 interrupt is cancelled; but what it does inside busy() finishes first, and
 every() does that for you. And the grace bounds all of it: when it is over,
-what still runs is cancelled, asked or not.
+what still runs is cancelled, busy or not.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Here is a group in some 40 lines of plain Trio. It is what oklog/run does:
 start every execute, wait until the first has returned, call every interrupt,
-one after the other, wait until all have returned, and tell how the first one
+one after the other, wait until all have returned, and say how the first one
 ended. What Go does with goroutines and a channel of errors, a nursery and an
 event do here.
 

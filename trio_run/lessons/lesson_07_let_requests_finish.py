@@ -1,7 +1,7 @@
 """Let requests finish: idle and busy, the grace, the second signal
 
-A server that is told to stop has connections of two kinds. Idle ones wait for
-their client's next request: they can be closed. Busy ones are being answered.
+A server that is to stop has connections of two kinds. Idle ones wait for their
+client's next request: they can be closed. Busy ones are being answered.
 
 In Go, Shutdown of net/http closes the listeners and the idle connections, and
 polls until the busy ones have become idle, or its context ends; then it
@@ -37,8 +37,9 @@ stop the program meanwhile, all in one line:
 
     curl http://127.0.0.1:{port}/order & sleep 1; kill -TERM {pid}
 
-The order is answered, the mail is sent, and the report says who was asked
-when. Start the lesson again, and send the signal twice: now the order is cut.
+The order is answered, the mail is sent, and the report says who was
+interrupted when. Start the lesson again, and send the signal twice: now the
+order is cut.
 
     curl http://127.0.0.1:{port}/order & sleep 1; kill -TERM {pid}; sleep 1; kill -TERM {pid}"""
 

@@ -12,8 +12,8 @@ the handler closes its own connection.
 
 Here the handler is still a task in the listener's nursery, so nothing has been
 handed away. At a stop the listener refuses new ones, and closes the open ones
-with 1001, "going away": browsers and other clients know what that means. A
-handler that is inside busy() is told when the block has ended; to the others
+with 1001, "going away": browsers and other clients know what that means. Where
+a handler is inside busy(), that comes when the block has ended. To a handler
 it looks as if the client had closed the connection.
 """
 

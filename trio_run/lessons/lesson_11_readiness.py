@@ -1,7 +1,7 @@
 """The load balancer's side: readiness and the lame duck
 
-A program that is told to stop closes its listener. But its load balancer does
-not know that yet, and sends it clients for some seconds more: they are
+A program that is to stop closes its listener. But its load balancer does not
+know that yet, and sends it clients for some seconds more: they are
 refused. Kubernetes takes a pod out of its lists at the same time as it sends
 SIGTERM, and the news needs a while to reach everybody.
 
