@@ -1,4 +1,6 @@
-"""Run the README's Run command as a new user would: send a line, stop it, see that it exited as it should."""
+"""Run the README's Run command as a new user would: send a line, stop it, see that it exited as it
+should.
+"""
 
 import os
 import re

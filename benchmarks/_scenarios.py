@@ -378,7 +378,9 @@ def measure_http(turn: Turn) -> Sample:
         server.collect()
     if "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(said)
-    requests, seconds = re.search(r"(\d+) requests in ([\d.]+)s", said).groups()  # type: ignore[union-attr]
+    found = re.search(r"(\d+) requests in ([\d.]+)s", said)
+    assert found is not None
+    requests, seconds = found.groups()
     rate = float(said.split("Requests/sec:")[1].split()[0])
     return {"rate": rate, "cpu_each": cpu / int(requests), "share": cpu / float(seconds)}
 

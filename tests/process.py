@@ -69,7 +69,9 @@ class Program:
 async def open_program(
     *command: str, source: str | None = None, cwd: str | os.PathLike[str] | None = None
 ) -> AsyncIterator[Program]:
-    """Start ``python *command``, or the source text of a program; kill it at the end if it still runs."""
+    """Start ``python *command``, or the source text of a program; kill it at the end if it still
+    runs.
+    """
     arguments = [sys.executable, "-u"]
     if source is not None:
         arguments += ["-c", textwrap.dedent(source)]

@@ -1,4 +1,7 @@
-"""stop() from anywhere: a signal handler, another thread, before the run. And what is refused there."""
+"""stop() from anywhere: a signal handler, another thread, before the run.
+
+And what is refused there.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ HANG = 60  # seconds: a bound for a test that would hang, not a measure
 
 
 class Worker:
-    """Works until it is interrupted, then takes some seconds to close. It tells what happens to it."""
+    """Works until it is interrupted, then takes some seconds to close. It keeps what happens."""
 
     def __init__(
         self, name: str = "worker", *, closing: float = 0.0, events: list[str] | None = None
@@ -67,7 +67,7 @@ class Result:
 
 @asynccontextmanager
 async def in_background(group: Group) -> AsyncIterator[Result]:
-    """Run the group while the block runs, from its first moment of rest on; then wait for its end."""
+    """Run the group while the block runs, from its first rest on; then wait for its end."""
     result = Result()
 
     async def run() -> None:
@@ -615,7 +615,8 @@ async def test_rule_03_stop_with_no_time_at_all_is_an_error(grace: float) -> Non
     assert (await group.run()).cause.actor == "driver"
 
 
-# 4. Every actor that was started is interrupted exactly once, with the cause, and all at the same time.
+# 4. Every actor that was started is interrupted exactly once, with the cause, and all at the same
+# time.
 
 
 async def test_rule_04_every_started_actor_is_interrupted_exactly_once(
@@ -1751,7 +1752,9 @@ def test_rule_13_the_second_ctrl_c_stops_hard() -> None:
 
 
 def test_rule_13_ctrl_c_in_the_code_of_an_actor() -> None:
-    """Trio raises it wherever Python code of ours is running: there too it is first graceful, then hard."""
+    """Trio raises it wherever Python code of ours is running: there too it is first graceful, then
+    hard.
+    """
     worker = Worker(closing=5)
     ended: list[str] = []
 

@@ -18,7 +18,7 @@ Times = dict[str, float]
 
 @asynccontextmanager
 async def running(*actors: Any, **settings: Any) -> AsyncIterator[Group]:
-    """A group that runs, everything in it at rest; stopped at the end of the block, and waited for."""
+    """A group that runs, all in it at rest; stopped at the end of the block, and waited for."""
     group = Group(**settings)
     for actor in actors:
         group.add(actor)
@@ -54,7 +54,9 @@ async def at_depth(depth: int, work: Callable[[], Awaitable[object]]) -> None:
 
 
 def interruptible(execute: Callable[[], Awaitable[object]]) -> Any:
-    """The execute, in an actor whose interrupt does nothing: it sees for itself when it is asked to stop."""
+    """The execute, in an actor whose interrupt does nothing: it sees for itself when it is asked to
+    stop.
+    """
 
     class Interruptible:
         async def execute(self) -> None:
@@ -95,7 +97,7 @@ async def test_rule_09_without_busy_the_actor_is_cancelled_at_once(
 
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
-async def test_rule_09_of_many_tasks_the_idle_are_cancelled_at_once_and_the_busy_at_their_block_s_end(
+async def test_rule_09_of_many_tasks_the_idle_are_cancelled_at_once_the_busy_at_their_block_s_end(
     depth: int, autojump_clock: MockClock
 ) -> None:
     times: Times = {}
@@ -157,7 +159,9 @@ async def test_rule_09_a_busy_block_in_a_busy_block_ends_with_the_outer_one(
 async def test_rule_09_busy_and_cancel_on_stop_nested_in_every_way_up_to_four_deep(
     autojump_clock: MockClock,
 ) -> None:
-    """At a stop a task is cancelled by what lies inside its innermost busy block, and by that alone."""
+    """At a stop a task is cancelled by what lies inside its innermost busy block, and by that
+    alone.
+    """
     ended: dict[tuple[str, ...], float] = {}
     nests = [
         nest

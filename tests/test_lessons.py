@@ -1,4 +1,6 @@
-"""The lessons as their readers run them: real processes, the commands that are printed, what is said."""
+"""The lessons as their readers run them: real processes, the commands that are printed, what is
+said.
+"""
 
 import contextlib
 import re
@@ -105,7 +107,7 @@ class Lesson:
 
     @property
     def bars(self) -> dict[str, tuple[int, int]]:
-        """The report: for each actor the column in which its bar begins, and that in which it ends."""
+        """The report: for each actor the columns in which its bar begins and ends."""
         found = (re.match(r"(\S+) [ \d.]*(=+)", line) for line in self.said.splitlines())
         return {match[1]: match.span(2) for match in found if match}
 

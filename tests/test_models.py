@@ -20,52 +20,52 @@ group by cancelling it; ours always asks first and cancels when the grace is ove
 =========================================  ==================================================
 Run_whenAlreadyRunning                     a_running_group_does_not_run_again
 Run_whenAlreadyFinished                    a_group_that_has_run_does_not_run_again
-Run_whenNoService_andNoSignal              an_empty_group_returns_at_once
-Run_whenNoSignal                           cancelled_from_outside_asks_cuts_and_passes_it_on
-whenRun_ShutdownGracefully                 a_signal_is_the_cause_and_no_failure
-Run_whenServiceExitsEarly                  an_early_exit_ends_the_group_and_is_no_failure
-. andIgnore                                early_exits_that_are_ignored_leave_the_rest_alone
-. andShutdownGracefully                    an_early_exit_in_the_middle_stops_the_rest_in_order
-. andShutdownGracefully_andThenCancels     a_second_exit_changes_nothing
-. andOtherRunningService                   an_early_exit_ends_the_group_and_is_no_failure
-Run_whenServiceThrows                      the_first_failure_interrupts_the_others_and_is_raised
-. andIgnore                                a_failure_that_is_ignored_is_in_the_report_only
-. andShutdownGracefully                    a_failure_in_the_middle_stops_the_rest_in_order
-. andShutdownGracefully_andOther...Throws  failures_while_stopping_are_raised_after_the_first
-CancellationSignal                         a_stop_without_grace_cuts_everything_at_once
-. afterGracefulShutdownSignal              a_second_signal_cuts_everything
-GracefulShutdownOrdering                   they_stop_in_order
-. whenServiceThrows                        a_failure_while_stopping_keeps_the_order
-. whenServiceThrows_and...Shutsdown        a_failure_while_stopping_keeps_the_order
-. whenServiceExits                         an_exit_out_of_turn_keeps_the_order
-. whenServiceExits_andIgnoringThrows       a_failure_that_is_ignored_while_stopping_keeps_the_order
-NestedServiceLifecycle                     a_nested_group_stops_in_its_turn
-TriggerGracefulShutdown                    an_exit_out_of_turn_keeps_the_order
-. serviceThrows_inOrder_graceful...        a_failure_while_stopping_keeps_the_order
-. serviceThrows_inOrder_ignore             a_failure_that_is_ignored_while_stopping_keeps_the_order
-. serviceThrows_outOfOrder_graceful...     a_failure_out_of_turn_keeps_the_order
-. serviceThrows_outOfOrder_ignore          a_failure_out_of_turn_keeps_the_order
-. whenNestedGroup                          a_nested_group_keeps_its_own_order
-GracefulShutdownEscalation                 what_does_not_stop_in_its_grace_is_cut
-. whenNoCancellationEscalation             what_does_not_stop_when_cut_is_waited_for
-GracefulShutdownWithMaximumDuration        what_stops_in_its_grace_is_not_cut
-CancellationEscalation                     what_does_not_stop_when_cut_is_waited_for
-(its last resort, a fatal error)           none: a group waits; the watchdog of run() ends the process
-=========================================  ==================================================
+Run_whenNoService_andNoSignal              an_empty_group_returns_at_once Run_whenNoSignal
+cancelled_from_outside_asks_cuts_and_passes_it_on whenRun_ShutdownGracefully
+a_signal_is_the_cause_and_no_failure Run_whenServiceExitsEarly
+an_early_exit_ends_the_group_and_is_no_failure . andIgnore
+early_exits_that_are_ignored_leave_the_rest_alone . andShutdownGracefully
+an_early_exit_in_the_middle_stops_the_rest_in_order . andShutdownGracefully_andThenCancels
+a_second_exit_changes_nothing . andOtherRunningService
+an_early_exit_ends_the_group_and_is_no_failure Run_whenServiceThrows
+the_first_failure_interrupts_the_others_and_is_raised . andIgnore
+a_failure_that_is_ignored_is_in_the_report_only . andShutdownGracefully
+a_failure_in_the_middle_stops_the_rest_in_order . andShutdownGracefully_andOther...Throws
+failures_while_stopping_are_raised_after_the_first CancellationSignal
+a_stop_without_grace_cuts_everything_at_once . afterGracefulShutdownSignal
+a_second_signal_cuts_everything GracefulShutdownOrdering                   they_stop_in_order .
+whenServiceThrows                        a_failure_while_stopping_keeps_the_order .
+whenServiceThrows_and...Shutsdown        a_failure_while_stopping_keeps_the_order . whenServiceExits
+an_exit_out_of_turn_keeps_the_order . whenServiceExits_andIgnoringThrows
+a_failure_that_is_ignored_while_stopping_keeps_the_order NestedServiceLifecycle
+a_nested_group_stops_in_its_turn TriggerGracefulShutdown
+an_exit_out_of_turn_keeps_the_order . serviceThrows_inOrder_graceful...
+a_failure_while_stopping_keeps_the_order . serviceThrows_inOrder_ignore
+a_failure_that_is_ignored_while_stopping_keeps_the_order . serviceThrows_outOfOrder_graceful...
+a_failure_out_of_turn_keeps_the_order . serviceThrows_outOfOrder_ignore
+a_failure_out_of_turn_keeps_the_order . whenNestedGroup
+a_nested_group_keeps_its_own_order GracefulShutdownEscalation
+what_does_not_stop_in_its_grace_is_cut . whenNoCancellationEscalation
+what_does_not_stop_when_cut_is_waited_for GracefulShutdownWithMaximumDuration
+what_stops_in_its_grace_is_not_cut CancellationEscalation
+what_does_not_stop_when_cut_is_waited_for (its last resort, a fatal error)           none: a group
+waits; the watchdog of run() ends the process =========================================
+==================================================
 
 Its ServiceGroupAddServiceTests:
 
 =========================================  ==================================================
 AddService_whenNotRunning                  none: add() before run() is what every test here does
 AddService_whenRunning                     an_actor_added_while_running_runs_and_is_stopped
-AddService_whenShuttingDown                nothing_is_added_to_a_group_that_stops[gracefully]
-. whenCancelling                           nothing_is_added_to_a_group_that_stops[hard]
+AddService_whenShuttingDown                nothing_is_added_to_a_group_that_stops[gracefully] .
+whenCancelling                           nothing_is_added_to_a_group_that_stops[hard]
 Run_whenAddedServiceExitsEarly_andIgnore   early_exits_that_are_ignored_leave_the_rest_alone[added]
-. andShutdownGracefully                    an_early_exit_in_the_middle_stops_the_rest_in_order[added]
-Run_whenAddedServiceThrows                 a_failure_in_the_middle_stops_the_rest_in_order[added]
-GracefulShutdownOrdering_withAdded...      they_stop_in_order[added]
-. whenAddedServiceExits                    an_exit_out_of_turn_keeps_the_order[added]
-=========================================  ==================================================
+. andShutdownGracefully
+an_early_exit_in_the_middle_stops_the_rest_in_order[added] Run_whenAddedServiceThrows
+a_failure_in_the_middle_stops_the_rest_in_order[added] GracefulShutdownOrdering_withAdded...
+they_stop_in_order[added] . whenAddedServiceExits
+an_exit_out_of_turn_keeps_the_order[added] =========================================
+==================================================
 
 Its GracefulShutdownTests, AsyncCancelOnGracefulShutdownSequenceTests and ClosureServiceTests:
 

@@ -246,7 +246,8 @@ YEAR = 365 * 24 * 3600.0
 
 @given(ANY_REPORT)
 @example(
-    # A service that ran for a year: one that was stopped alone on its first day, and one added on its last.
+    # A service that ran for a year: one that was stopped alone on its first day, and one added on
+    # its last.
     report(
         actor("stopped-on-day-one", interrupted=60.0, stopped=61.0),
         actor("added-late-and-never-started", "never started", ready=None, interrupted=None),

@@ -18,7 +18,7 @@ Times = dict[str, float]
 
 @asynccontextmanager
 async def running(*actors: Any, **settings: Any) -> AsyncIterator[Group]:
-    """A group that runs, everything in it at rest; stopped at the end of the block, and waited for."""
+    """A group that runs, all in it at rest; stopped at the end of the block, and waited for."""
     group = Group(**settings)
     for actor in actors:
         group.add(actor)

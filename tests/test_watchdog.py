@@ -1,4 +1,7 @@
-"""Rules 21, 22 and 28: a process ends, with its code, whatever holds it up. Real processes, real time."""
+"""Rules 21, 22 and 28: a process ends, with its code, whatever holds it up.
+
+Real processes, real time.
+"""
 
 from __future__ import annotations
 
@@ -263,7 +266,8 @@ def test_arrivals_leave_the_next_one_to_who_had_it_before() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-# What its threads do, in this process: the real ones end it, and with it the count of covered lines.
+# What its threads do, in this process: the real ones end it, and with it the count of covered
+# lines.
 
 
 class Ended(Exception):

@@ -30,8 +30,8 @@ class Actor(Protocol):
     with the :class:`Cause`, after execute has begun, even when execute has already returned. An
     actor without one is cancelled instead, softly: see :func:`busy`.
 
-    Optional attributes: ``name`` (str), ``daemon`` (bool), ``grace`` (seconds); ``status``: one line
-    for logs, such as "12 connections, 3 busy", whose last value is the actor's detail in the
+    Optional attributes: ``name`` (str), ``daemon`` (bool), ``grace`` (seconds); ``status``: one
+    line for logs, such as "12 connections, 3 busy", whose last value is the actor's detail in the
     :class:`Report`; and ``ready`` (bool): is it fit for work just now? A group is ready only while
     all of its actors are.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """The handlers of these signals, for the time of a block; then what was there before is back."""
+    """The handlers of these signals, for a block; then what was there before is back."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self.on_arrival: Callable[[], None] = lambda: None

@@ -99,7 +99,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def without_tracebacks(error: BaseException) -> None:
-    """Take the traceback off it, and off what it came from: they keep all that was in their frames."""
+    """Take its traceback off, and those of what it came from: they keep all their frames had."""
     seen: set[int] = set()
     rest: list[BaseException | None] = [error]
     while rest:

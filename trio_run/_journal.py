@@ -41,23 +41,20 @@ Kind = Literal[
 class Event:
     """Something that happened in a group, for :meth:`Group.on_event`.
 
-    ``kind`` says what, ``actor`` the name of the actor that it is about, or None where it is about the
-    group; ``when`` is in seconds from the group's start; ``fields`` has what else there is to know.
+    ``kind`` says what, ``actor`` the name of the actor that it is about, or None where it is about
+    the group; ``when`` is in seconds from the group's start; ``fields`` has what else there is to
+    know.
 
     ============  =====  ===========================================================================
-    kind          about  fields
-    ============  =====  ===========================================================================
-    ready         both
-    not ready     group
-    stop began    group  ``reason``, and ``actor``, ``error`` (the exception) and ``signal`` of the cause
-    lame duck     group  ``seconds``
-    interrupted   actor  ``reason``
-    stopped       actor  ``outcome``, ``detail``
-    failed        actor  ``error`` (the exception), ``ignored``
-    held up       group  ``by`` (the actors' names), ``seconds`` (since the start or the stop began)
-    cut           actor  ``reason``
-    over          group  ``exit_code``, ``seconds`` (that the stop took), ``report``
-    ============  =====  ===========================================================================
+    kind          about  fields ============  =====
+    =========================================================================== ready         both
+    not ready     group stop began    group  ``reason``, and ``actor``, ``error`` (the exception)
+    and ``signal`` of the cause lame duck     group  ``seconds`` interrupted   actor  ``reason``
+    stopped       actor  ``outcome``, ``detail`` failed        actor  ``error`` (the exception),
+    ``ignored`` held up       group  ``by`` (the actors' names), ``seconds`` (since the start or the
+    stop began) cut           actor  ``reason`` over          group  ``exit_code``, ``seconds``
+    (that the stop took), ``report`` ============  =====
+    ===========================================================================
     """
 
     kind: Kind

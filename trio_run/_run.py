@@ -48,9 +48,9 @@ def run(
     It ends. If the process still runs ``abort_after`` seconds past the grace, be it that an actor
     ignores cancellation, that Python code blocks the event loop, or that a thread that is no daemon
     goes on (counted from the end of the main thread), the stacks of all threads go to stderr, and
-    the process exits with code 1. With an endless grace it never comes to that. Code in C that never
-    gives the interpreter back can be ended only where ``stuck_after`` is given; else by whoever
-    started the process, with SIGKILL.
+    the process exits with code 1. With an endless grace it never comes to that. Code in C that
+    never gives the interpreter back can be ended only where ``stuck_after`` is given; else by
+    whoever started the process, with SIGKILL.
 
     When the stop begins, it freezes what there is for the garbage collector (``gc.freeze()``):
     most of it goes away then, and the collector is not to walk through it meanwhile. It is left so,

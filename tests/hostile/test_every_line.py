@@ -1,8 +1,8 @@
 """A signal at every executed line of the core: Ctrl-C, and a handler that calls stop().
 
 A handler of Python runs between two instructions of whatever runs. So each line that the core
-executes in a small program is interrupted once, in a run of its own. By default every few lines, from
-another first line each day; TEST_HOSTILE=all takes every one.
+executes in a small program is interrupted once, in a run of its own. By default every few lines,
+from another first line each day; TEST_HOSTILE=all takes every one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ HANG = 20  # seconds: a bound for a run that hangs, not a measure
 
 @contextmanager
 def at_line(number: int, act: Callable[[], None]) -> Iterator[list[int]]:
-    """Call act() before the line of the core with that number, counted from the begin of the block."""
+    """Call act() before the line of the core with that number, counted within the block."""
     count = [0]
 
     def trace(frame: FrameType, event: str, _arg: Any) -> Any:

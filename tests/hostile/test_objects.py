@@ -1,4 +1,6 @@
-"""Objects of a user that raise wherever they are touched: the group keeps its promises all the same."""
+"""Objects of a user that raise wherever they are touched: the group keeps its promises all the
+same.
+"""
 
 from __future__ import annotations
 

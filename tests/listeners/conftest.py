@@ -28,7 +28,8 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority.issue_cert("localhost").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    # Debian's Python takes an end without a close_notify for a clean one, if it is not forbidden to.
+    # Debian's Python takes an end without a close_notify for a clean one, if it is not forbidden
+    # to.
     client.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return server, client
 

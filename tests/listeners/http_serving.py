@@ -1,4 +1,6 @@
-"""What the tests of HTTP share: an app in a listener in a group, and a client that sees what is on the wire."""
+"""What the tests of HTTP share: an app in a listener in a group, and a client that sees what is on
+the wire.
+"""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -70,7 +72,10 @@ class Client:
         return await self.read(data.split()[0].decode())
 
     async def read(self, method: str = "GET") -> Response:
-        """One response. One that is not whole is a h11.RemoteProtocolError, or a BrokenResourceError."""
+        """One response.
+
+        One that is not whole is a h11.RemoteProtocolError, or a BrokenResourceError.
+        """
         protocol = h11.Connection(h11.CLIENT)
         protocol.send(h11.Request(method=method, target="/", headers=[("Host", "test")]))
         protocol.send(h11.EndOfMessage())

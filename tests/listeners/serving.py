@@ -53,7 +53,8 @@ class Server:
         return await trio.open_unix_socket(self.address)
 
     def connect_now(self, request: bytes = b"") -> trio.SocketStream:
-        """Connect and send without a checkpoint, so that the listener has no chance to accept before.
+        """Connect and send without a checkpoint, so that the listener has no chance to accept
+        before.
 
         It is closed with the server at the latest.
         """

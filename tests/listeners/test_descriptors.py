@@ -1,4 +1,4 @@
-"""Section 4, rules 2, 3 and 6: a stop with fewer descriptors, or less room, than clients have come."""
+"""Section 4, rules 2, 3 and 6: a stop with fewer descriptors, or less room, than clients."""
 
 import contextlib
 import errno

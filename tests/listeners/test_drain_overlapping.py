@@ -1,4 +1,4 @@
-"""Section 4, rule 4: busy blocks that overlap, one in each of several tasks, and a stop among them."""
+"""Section 4, rule 4: busy blocks that overlap, in several tasks, and a stop among them."""
 
 import contextlib
 import ssl

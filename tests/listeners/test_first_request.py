@@ -1,4 +1,6 @@
-"""Section 4, rules 3 and 4: a client that has only just come has half a second for its first request."""
+"""Section 4, rules 3 and 4: a client that has only just come has half a second for its first
+request.
+"""
 
 import contextlib
 import ssl

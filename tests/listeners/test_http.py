@@ -1,4 +1,6 @@
-"""HTTPListener: ASGI's scope, receive, send and lifespan, what a client sees on the wire, and when it is timed out."""
+"""HTTPListener: ASGI's scope, receive, send and lifespan, what a client sees on the wire, and when
+it is timed out.
+"""
 
 import contextlib
 import gc
@@ -125,7 +127,8 @@ async def test_the_scope_is_that_of_asgi_key_for_key() -> None:
     app = Scopes()
     async with serving_app(app) as server, await server.connect() as stream:
         await Client(stream).ask(
-            b"PUT /a%20b%2Fc/%C3%A4?x=%20y&z HTTP/1.1\r\nHost: test\r\nX-Two: a\r\nx-two: \xfc\r\n\r\n"
+            b"PUT /a%20b%2Fc/%C3%A4?x=%20y&z HTTP/1.1\r\nHost: test\r\nX-Two: a\r\nx-two: "
+            b"\xfc\r\n\r\n"
         )
         client = stream.socket.getsockname()
     assert app.seen == [
@@ -548,7 +551,7 @@ async def test_a_body_is_not_asked_for_once_the_response_has_begun() -> None:
 
 
 async def test_a_receive_that_is_cancelled_before_it_asks_may_be_made_again() -> None:
-    """Starlette's request.is_disconnected() calls receive() in a scope that is cancelled already."""
+    """Starlette's request.is_disconnected() calls receive() in a scope that is cancelled."""
 
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -1028,9 +1031,7 @@ async def test_a_task_that_waits_for_the_disconnect_hears_of_the_response(
     assert sorted(messages) == ["http.disconnect"] * 3 + ["http.request"] * 3
 
 
-async def test_a_task_elsewhere_that_still_waits_as_the_app_returns_does_not_cost_the_connection() -> (
-    None
-):
+async def test_a_task_elsewhere_that_still_waits_does_not_cost_the_connection() -> None:
     got = []
 
     async def listen(receive: Any) -> None:

@@ -1,6 +1,8 @@
-"""HTTPListener and real frameworks: Starlette and Quart-Trio, and Django by way of trio-asyncio. Their clients are httpx and websockets.
+"""HTTPListener and real frameworks: Starlette and Quart-Trio, and Django by way of trio-asyncio.
+Their clients are httpx and websockets.
 
-The three sites have the same pages, as far as the framework has such a thing, so that one test asks all of them.
+The three sites have the same pages, as far as the framework has such a thing, so that one test asks
+all of them.
 """
 
 import asyncio
@@ -83,7 +85,9 @@ class Site:
 
 
 class Endless:
-    """Starlette does not close a generator whose client has left: that is left to the garbage collector."""
+    """Starlette does not close a generator whose client has left: that is left to the garbage
+    collector.
+    """
 
     def __aiter__(self) -> "Endless":
         return self
@@ -285,7 +289,8 @@ def quart_site(site: Site, static: Path) -> None:
             raise
 
 
-# Django is for asyncio only. These two are all it takes: on_trio(app), and the loop around the group.
+# Django is for asyncio only. These two are all it takes: on_trio(app), and the loop around the
+# group.
 
 
 def on_trio(app: App) -> App:
@@ -301,7 +306,8 @@ def on_trio(app: App) -> App:
 async def open_loop() -> AsyncIterator[None]:
     """trio-asyncio's loop takes no executor but its own, and Django has one for each request.
 
-    It also ends with the error of any task that nobody waits for: Django leaves such tasks behind when a request is cut.
+    It also ends with the error of any task that nobody waits for: Django leaves such tasks behind
+    when a request is cut.
     """
     async with trio_asyncio.open_loop() as loop:
         loop.set_exception_handler(asyncio.BaseEventLoop.default_exception_handler)
@@ -409,7 +415,8 @@ MAKERS: dict[str, Callable[[Site, Path], None]] = {
     "django": django_site,
 }
 ALL = list(MAKERS)
-# Django does not close the body of a request whose client has left, or that is cut: let it be collected in that test.
+# Django does not close the body of a request whose client has left, or that is cut: let it be
+# collected in that test.
 UNCLOSED = pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")
 WITH_LIFESPAN = ["starlette", "quart"]
 

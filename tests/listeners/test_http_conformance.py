@@ -1,4 +1,6 @@
-"""HTTPListener driven by what was not written here: curl, httpx, http.client, wrk, websockets, and nginx in front of it."""
+"""HTTPListener driven by what was not written here: curl, httpx, http.client, wrk, websockets, and
+nginx in front of it.
+"""
 
 import contextlib
 import hashlib
@@ -564,8 +566,9 @@ async def test_nginx_in_front(
     assert not [each for each in caplog.records if each.levelname in ("WARNING", "ERROR")]
 
 
-# It answers each request with its own name, a little later; it says when it has begun 200, and in the end how many
-# it has begun and how many it has answered, and how many each connection brought while it was a lame duck.
+# It answers each request with its own name, a little later; it says when it has begun 200, and in
+# the end how many it has begun and how many it has answered, and how many each connection brought
+# while it was a lame duck.
 SERVER = """
 import hashlib, sys
 import trio
@@ -715,7 +718,10 @@ async def test_nginx_hides_that_one_server_after_another_is_replaced(
 async def test_behind_nginx_a_lame_duck_loses_no_upload(
     front: socket.socket, tmp_path: Path
 ) -> None:
-    """nginx sends a POST but once. Each response of the lame duck tells it to leave that connection."""
+    """nginx sends a POST but once.
+
+    Each response of the lame duck tells it to leave that connection.
+    """
     stopped = trio.Event()
     replies: list[str] = []
 

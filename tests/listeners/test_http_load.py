@@ -1,7 +1,9 @@
-"""HTTPListener under load: stopped at a random moment, and what its clients then get, in real processes. Section 4, rules 5 and 10.
+"""HTTPListener under load: stopped at a random moment, and what its clients then get, in real
+processes. Section 4, rules 5 and 10.
 
-200 keep-alive clients ask without pause. Of half of them the app works 50 to 300 ms for each reply; some upload 200 kB
-bit by bit, some download 500 kB, the rest asks for what is quick. The figures of each round are printed: see them with -s.
+200 keep-alive clients ask without pause. Of half of them the app works 50 to 300 ms for each reply;
+some upload 200 kB bit by bit, some download 500 kB, the rest asks for what is quick. The figures of
+each round are printed: see them with -s.
 
 What is random comes from a seed, as in test_load. TEST_LOAD_ROUNDS says how many rounds there are.
 """
@@ -32,7 +34,7 @@ ROUNDS_OF = {"tcp": ROUNDS, "unix": max(2, ROUNDS // 5), "tls": max(2, ROUNDS //
 UPLOAD = bytes(range(250)) * 800
 PIECE = 20_000  # bytes of it are sent at once, with a pause in between
 PAUSE = 0.02
-TOO_LONG = 20  # seconds for a stop on a machine that has much else to do: a bound for what hangs, not a measure
+TOO_LONG = 20  # seconds for a stop on a busy machine: a bound for what hangs, not a measure
 
 
 def what_asks(client: int) -> str:
@@ -48,8 +50,9 @@ def body_of(what: str, client: int, number: int, received: bytes = b"") -> bytes
     return text * (size // len(text) + 1)
 
 
-# It imports once, and then serves each round in a process of its own: a fork. The app counts the requests that it has
-# begun in a file that is mapped into memory. What is left to the garbage collector is an error said on stderr.
+# It imports once, and then serves each round in a process of its own: a fork. The app counts the
+# requests that it has begun in a file that is mapped into memory. What is left to the garbage
+# collector is an error said on stderr.
 SERVER = """
 import mmap, os, signal, ssl, struct, sys, time, zlib
 
@@ -115,12 +118,15 @@ if kind == "tls":
     context.load_cert_chain(f"{directory}/tls.pem")
 
 def serve():
-    where = {"path": f"{directory}/socket{number}"} if kind == "unix" else {"port": 0, "host": "127.0.0.1"}
+    where = {"port": 0, "host": "127.0.0.1"}
+    if kind == "unix":
+        where = {"path": f"{directory}/socket{number}"}
     listener = HTTPListener(app, **where, ssl_context=context)
 
     async def announce():
         address = listener.addresses[0]
-        print(f"round {number}: serves at {address if kind == 'unix' else address[1]} as {os.getpid()}", flush=True)
+        place = address if kind == "unix" else address[1]
+        print(f"round {number}: serves at {place} as {os.getpid()}", flush=True)
 
     group = Group(grace=30)
     group.add(announce, needs=[group.add(listener)], on_return="ignore")
@@ -323,8 +329,10 @@ async def test_rule_10_no_request_that_the_app_began_is_lost_at_a_stop_under_loa
             took = ended_at - signalled_at
             over.append(took - slowest)
             print(
-                f"{kind} round {number}: SIGTERM after {delay:.3f} s: {sum(begun)} requests, {len(in_flight)} in flight,"
-                f" the slowest {slowest:.3f} s; the stop took {took:.3f} s, {took - slowest:+.3f} s,"
+                f"{kind} round {number}: SIGTERM after {delay:.3f} s: {sum(begun)} requests, "
+                f"{len(in_flight)} in flight,"
+                f" the slowest {slowest:.3f} s; the stop took {took:.3f} s, "
+                f"{took - slowest:+.3f} s,"
                 f" {ended_at - last:.3f} s after the last reply;"
                 f" {sum(each.sent > each.replied for each in clients)} sent one too late;",
                 dict(Counter(each.ended for each in clients)),

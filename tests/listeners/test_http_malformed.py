@@ -1,9 +1,9 @@
 """HTTPListener and clients that break the protocol, by mistake or in order to smuggle requests in.
 
-One table says what each malformed request gets. Every row is followed by a good request, NEXT: where a row
-is refused that one is never served, and where a row is accepted it is found exactly where RFC 9112 says.
-Where the RFCs leave a choice the rows say "strict" or "lenient" and which it is; lenient is only what
-cannot change where a request ends.
+One table says what each malformed request gets. Every row is followed by a good request, NEXT:
+where a row is refused that one is never served, and where a row is accepted it is found exactly
+where RFC 9112 says. Where the RFCs leave a choice the rows say "strict" or "lenient" and which it
+is; lenient is only what cannot change where a request ends.
 
 TRIO_RUN_EXAMPLES says how many random requests to try, for a long run: 20000, say.
 """
@@ -100,7 +100,6 @@ class Row:
 LEFT = "POST / (left)"
 HELLO = "POST / hello"
 
-# fmt: off
 ROWS = [
     # The request line.
     Row("a space before the method", b" " + get(), 400),
@@ -124,7 +123,6 @@ ROWS = [
     Row("nonsense", b"\xff\xfe nonsense\r\n\r\n", 400),
     Row("a TLS ClientHello on a plain port", CLIENT_HELLO, 400),
     Row("an HTTP/2 preface", PREFACE, 505),
-
     # Versions.
     Row("HTTP/1.0 without Host", request(b"GET / HTTP/1.0"), 200, "GET /", ends=True),
     Row("HTTP/1.2 (strict)", request(b"GET / HTTP/1.2", b"Host: h"), 505),
@@ -134,7 +132,6 @@ ROWS = [
     Row("HTTP/11", request(b"GET / HTTP/11", b"Host: h"), 400),
     Row("http/1.1 in small letters", request(b"GET / http/1.1", b"Host: h"), 400),
     Row("another protocol", request(b"GET / RTSP/1.0", b"Host: h"), 400),
-
     # Targets.
     Row("CONNECT", get(target=b"h:80", method=b"CONNECT"), 501),
     Row("CONNECT with a path", get(method=b"CONNECT"), 501),
@@ -146,7 +143,6 @@ ROWS = [
     Row("an absolute target without a host", get(target=b"http:///a"), 400),
     Row("an absolute target with a broken host", get(target=b"http://[::1/a"), 400),
     Row("two slashes are a path, no host", get(target=b"//h/a"), 200, "GET //h/a"),
-
     # Host.
     Row("no Host", request(b"GET / HTTP/1.1"), 400),
     Row("two Hosts", get(b"Host: other"), 400),
@@ -159,7 +155,6 @@ ROWS = [
     Row("a port that is none in Host", get().replace(b": h", b": h:port"), 400),
     Row("an empty Host (allowed)", get().replace(b": h", b":"), 200, "GET /"),
     Row("an IPv6 Host with a port", get().replace(b": h", b": [::1]:80"), 200, "GET /"),
-
     # Header lines.
     Row("a space before the colon", get(b"X : y"), 400),
     Row("a tab before the colon", get(b"X\t: y"), 400),
@@ -189,7 +184,6 @@ ROWS = [
     Row("a folded Content-Length (strict)", post(b"Content-Length:", b" 5"), 400),
     Row("a folded Transfer-Encoding (strict)", post(b"Transfer-Encoding:", b"\tchunked"), 400),
     Row("an empty header that is folded (strict)", get(b"X: y", b" "), 400),
-
     # Size.
     Row("a head as long as may be", head_of(MAX_HEAD), 200, "GET /"),
     Row("a head one byte too long", head_of(MAX_HEAD + 1), 431),
@@ -201,10 +195,17 @@ ROWS = [
     Row("a header whose name is followed by a secret", get(b"Authorization : Bearer secret"), 400),
     Row("too many headers", get(*[b"X: y"] * 20000), 431),
     Row("a long line that is wrong", get(b"x" * 60000), 400),
-
     # How long the body is.
-    Row("both lengths (strict)", post(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400),
-    Row("both lengths, the other way round (strict)", post(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"0\r\n\r\n"), 400),
+    Row(
+        "both lengths (strict)",
+        post(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+        400,
+    ),
+    Row(
+        "both lengths, the other way round (strict)",
+        post(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"0\r\n\r\n"),
+        400,
+    ),
     Row("Content-Length: -5", post(b"Content-Length: -5"), 400),
     Row("Content-Length: +5", post(b"Content-Length: +5"), 400),
     Row("Content-Length: 0x5", post(b"Content-Length: 0x5"), 400),
@@ -215,7 +216,9 @@ ROWS = [
     Row("Content-Length: 5, 5 (strict)", post(b"Content-Length: 5, 5"), 400),
     Row("Content-Length: 5,6", post(b"Content-Length: 5,6"), 400),
     Row("Content-Length: 5,", post(b"Content-Length: 5,"), 400),
-    Row("two equal Content-Lengths (strict)", post(b"Content-Length: 5", b"content-length: 5"), 400),
+    Row(
+        "two equal Content-Lengths (strict)", post(b"Content-Length: 5", b"content-length: 5"), 400
+    ),
     Row("two Content-Lengths", post(b"Content-Length: 5", b"Content-Length: 6"), 400),
     Row("Content-Length: 5 and 05", post(b"Content-Length: 5", b"Content-Length: 05"), 400),
     Row("a Content-Length of 21 digits", post(b"Content-Length: " + b"9" * 21), 400),
@@ -224,29 +227,65 @@ ROWS = [
     Row("Content_Length is another header", get(b"Content_Length: 5"), 200, "GET /"),
     Row("a GET with a body", get(b"Content-Length: 5") + b"hello", 200, "GET / hello"),
     Row("a POST without a length has no body", post(body=b""), 200, "POST /"),
-    Row("a body longer than its length", post(b"Content-Length: 3", body=b"hel\x00lo"), (200, 400), "POST / hel"),
-    Row("a body that looks like a request", post(b"Content-Length: %d" % len(OTHER), body=OTHER), 200, "POST / " + OTHER.decode()),
+    Row(
+        "a body longer than its length",
+        post(b"Content-Length: 3", body=b"hel\x00lo"),
+        (200, 400),
+        "POST / hel",
+    ),
+    Row(
+        "a body that looks like a request",
+        post(b"Content-Length: %d" % len(OTHER), body=OTHER),
+        200,
+        "POST / " + OTHER.decode(),
+    ),
     Row("Transfer-Encoding: chunked, chunked", post(b"Transfer-Encoding: chunked, chunked"), 501),
-    Row("two Transfer-Encodings (strict)", post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), 400),
+    Row(
+        "two Transfer-Encodings (strict)",
+        post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        400,
+    ),
     Row("Transfer-Encoding: gzip, chunked", post(b"Transfer-Encoding: gzip, chunked"), 501),
     Row("Transfer-Encoding: chunked, gzip", post(b"Transfer-Encoding: chunked, gzip"), 400),
     Row("Transfer-Encoding: gzip", post(b"Transfer-Encoding: gzip"), 400),
     Row("Transfer-Encoding: identity", post(b"Transfer-Encoding: identity"), 400),
     Row("Transfer-Encoding: xchunked", post(b"Transfer-Encoding: xchunked"), 400),
     Row("Transfer-Encoding: chunked;a=b", post(b"Transfer-Encoding: chunked;a=b"), 400),
-    Row("Transfer-Encoding: \"chunked\"", post(b'Transfer-Encoding: "chunked"'), 400),
+    Row('Transfer-Encoding: "chunked"', post(b'Transfer-Encoding: "chunked"'), 400),
     Row("an empty Transfer-Encoding", post(b"Transfer-Encoding:"), 400),
     Row("a vertical tab before chunked", post(b"Transfer-Encoding: \x0bchunked"), 400),
     Row("a space before the colon of Transfer-Encoding", post(b"Transfer-Encoding : chunked"), 400),
-    Row("xchunked and a Content-Length", post(b"Transfer-Encoding: xchunked", b"Content-Length: 5"), 400),
-    Row("HTTP/1.0 with Transfer-Encoding (strict)", request(b"POST / HTTP/1.0", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400),
-    Row("Transfer-Encoding: CHUNKED", post(b"Transfer-Encoding:\t CHUNKED ", body=b"5\r\nhello\r\n0\r\n\r\n"), 200, HELLO),
-
+    Row(
+        "xchunked and a Content-Length",
+        post(b"Transfer-Encoding: xchunked", b"Content-Length: 5"),
+        400,
+    ),
+    Row(
+        "HTTP/1.0 with Transfer-Encoding (strict)",
+        request(b"POST / HTTP/1.0", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+        400,
+    ),
+    Row(
+        "Transfer-Encoding: CHUNKED",
+        post(b"Transfer-Encoding:\t CHUNKED ", body=b"5\r\nhello\r\n0\r\n\r\n"),
+        200,
+        HELLO,
+    ),
     # Chunks.
     Row("chunks", chunked(b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"), 200, HELLO),
-    Row("a chunk size in capitals, with zeros", chunked(b"00A\r\n0123456789\r\n0\r\n\r\n"), 200, "POST / 0123456789"),
+    Row(
+        "a chunk size in capitals, with zeros",
+        chunked(b"00A\r\n0123456789\r\n0\r\n\r\n"),
+        200,
+        "POST / 0123456789",
+    ),
     Row("chunk extensions", chunked(b'5;a=b;c="d"\r\nhello\r\n0;e\r\n\r\n'), 200, HELLO),
-    Row("trailers are thrown away", chunked(b"5\r\nhello\r\n0\r\nX: y\r\nHost: other\r\n\r\n"), 200, HELLO),
+    Row(
+        "trailers are thrown away",
+        chunked(b"5\r\nhello\r\n0\r\nX: y\r\nHost: other\r\n\r\n"),
+        200,
+        HELLO,
+    ),
     Row("a space after the chunk size (lenient)", chunked(b"5 \r\nhello\r\n0\r\n\r\n"), 200, HELLO),
     Row("a chunk size of 0x5", chunked(b"0x5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a negative chunk size", chunked(b"-5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
@@ -260,37 +299,91 @@ ROWS = [
     Row("two other bytes after a chunk", chunked(b"5\r\nhelloXX0\r\n\r\n"), 400, LEFT),
     Row("a bare LF after a chunk", chunked(b"5\r\nhello\n0\r\n\r\n"), 400, LEFT),
     Row("a bare LF after a chunk size (strict)", chunked(b"5\nhello\r\n0\r\n\r\n"), 400, LEFT),
-    Row("a bare CR in a chunk extension (strict)", chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
-    Row("a bare LF in a chunk extension (strict)", chunked(b"5;\nxx\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
+    Row(
+        "a bare CR in a chunk extension (strict)",
+        chunked(b"5;a\rb\r\nhello\r\n0\r\n\r\n"),
+        400,
+        LEFT,
+    ),
+    Row(
+        "a bare LF in a chunk extension (strict)",
+        chunked(b"5;\nxx\r\nhello\r\n0\r\n\r\n"),
+        400,
+        LEFT,
+    ),
     Row("a bare LF that ends the trailers (strict)", chunked(b"5\r\nhello\r\n0\r\n\n"), 400, LEFT),
-    Row("a bare LF after a trailer that ends them (strict)", chunked(b"5\r\nhello\r\n0\r\nX: y\n\n"), 400, LEFT),
+    Row(
+        "a bare LF after a trailer that ends them (strict)",
+        chunked(b"5\r\nhello\r\n0\r\nX: y\n\n"),
+        400,
+        LEFT,
+    ),
     Row("a trailer that is no header", chunked(b"5\r\nhello\r\n0\r\nX y\r\n\r\n"), 400, LEFT),
     Row("a chunk extension too long", chunked(b"5;" + b"a" * 3 * MAX_HEAD), 431, LEFT),
     Row("trailers too long", chunked(b"5\r\nhello\r\n0\r\nX: " + b"y" * 3 * MAX_HEAD), 431, LEFT),
-
     # WebSocket handshakes.
     Row("a WebSocket without a version", get(*UPGRADE, KEY), 400),
     Row("a WebSocket of version 8", get(*UPGRADE, KEY, b"Sec-WebSocket-Version: 8"), 426),
     Row("a WebSocket without a key", get(*UPGRADE, b"Sec-WebSocket-Version: 13"), 400),
-    Row("a WebSocket with an empty key", get(*UPGRADE, b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key:"), 400),
-    Row("a WebSocket with a short key", get(*UPGRADE, b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: c2hvcnQ="), 400),
-    Row("a WebSocket with a key that is no base64", get(*UPGRADE, b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!=="), 400),
+    Row(
+        "a WebSocket with an empty key",
+        get(*UPGRADE, b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key:"),
+        400,
+    ),
+    Row(
+        "a WebSocket with a short key",
+        get(*UPGRADE, b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: c2hvcnQ="),
+        400,
+    ),
+    Row(
+        "a WebSocket with a key that is no base64",
+        get(*UPGRADE, b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!=="),
+        400,
+    ),
     Row("a WebSocket with two keys", get(*WEBSOCKET, KEY), 400),
-    Row("a WebSocket with a subprotocol above ASCII", get(*WEBSOCKET, b"Sec-WebSocket-Protocol: \xff"), 400),
+    Row(
+        "a WebSocket with a subprotocol above ASCII",
+        get(*WEBSOCKET, b"Sec-WebSocket-Protocol: \xff"),
+        400,
+    ),
     Row("a WebSocket with a Content-Length", get(*WEBSOCKET, b"Content-Length: 5") + b"hello", 400),
-    Row("a WebSocket with chunks", get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n", 400),
-    Row("a WebSocket with chunks, but none", get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
-    Row("a WebSocket with bad chunks", get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"x\r\n", 400),
+    Row(
+        "a WebSocket with chunks",
+        get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+        400,
+    ),
+    Row(
+        "a WebSocket with chunks, but none",
+        get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        400,
+    ),
+    Row(
+        "a WebSocket with bad chunks",
+        get(*WEBSOCKET, b"Transfer-Encoding: chunked") + b"x\r\n",
+        400,
+    ),
     Row("a WebSocket without Connection is a plain GET", get(*WEBSOCKET[1:]), 200, "GET /"),
     Row("a WebSocket by POST is a plain POST", post(*WEBSOCKET, body=b""), 200, "POST /"),
-    Row("a WebSocket in HTTP/1.0 is a plain GET", request(b"GET / HTTP/1.0", *WEBSOCKET), 200, "GET /", ends=True),
-    Row("an Upgrade to something else is a plain GET", get(b"Connection: Upgrade", b"Upgrade: h2c"), 200, "GET /"),
+    Row(
+        "a WebSocket in HTTP/1.0 is a plain GET",
+        request(b"GET / HTTP/1.0", *WEBSOCKET),
+        200,
+        "GET /",
+        ends=True,
+    ),
+    Row(
+        "an Upgrade to something else is a plain GET",
+        get(b"Connection: Upgrade", b"Upgrade: h2c"),
+        200,
+        "GET /",
+    ),
 ]
-# fmt: on
 
 
 class App:
-    """It reads the whole request, and answers with what it was. How, its path says; the rest does not matter."""
+    """It reads the whole request, and answers with what it was. How, its path says; the rest does
+    not matter.
+    """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -427,7 +520,9 @@ def logged() -> Iterator[list[logging.LogRecord]]:
 async def guarded(
     app: App, *, lasting: bool = True, **options: Any
 ) -> AsyncIterator[tuple[Server, list[logging.LogRecord]]]:
-    """A server with a good client; in the end that one, if it is to last, is still served, and nothing is left over."""
+    """A server with a good client; in the end that one, if it is to last, is still served, and
+    nothing is left over.
+    """
     with logged() as records:
         async with serving_app(app, **options) as server:
             async with await server.connect() as other:
@@ -968,7 +1063,9 @@ TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 
 
 def reference(data: bytes) -> list[tuple[str, str | None]]:
-    """The requests that RFC 9112 sees there, read strictly, and their bodies: to the first that is wrong, or not whole."""
+    """The requests that RFC 9112 sees there, read strictly, and their bodies: to the first that is
+    wrong, or not whole.
+    """
     found: list[tuple[str, str | None]] = []
     while True:
         head, end, data = data.lstrip(b"\r\n").partition(b"\r\n\r\n")

@@ -1,4 +1,7 @@
-"""HTTPListener at a stop: what each client sees, whatever it is doing then, and what the app does. Section 4, rules 3 to 6 and 10."""
+"""HTTPListener at a stop: what each client sees, whatever it is doing then, and what the app does.
+
+Section 4, rules 3 to 6 and 10.
+"""
 
 import contextlib
 import math
@@ -262,7 +265,9 @@ async def test_rule_10_connected_and_silent_a_client_sees_the_end_at_once(
 async def test_a_client_that_has_only_just_come_may_still_send_its_request(
     where: Where, clock: MockClock
 ) -> None:
-    """It is on its way when the stop begins: clients that open a connection for each request do that."""
+    """It is on its way when the stop begins: clients that open a connection for each request do
+    that.
+    """
     app = App()
     async with where.serving(app) as server, where.connected(server) as client:
         if isinstance(client.stream, trio.SSLStream):
@@ -529,7 +534,9 @@ async def test_rule_10_pipelined_requests_read_ahead_while_the_app_waits_are_not
 async def test_rule_05_a_response_to_an_upload_that_nobody_reads_is_not_eaten(
     where: Where,
 ) -> None:
-    """The client goes on sending what the app does not want: it is read and thrown away until the client has seen the response."""
+    """The client goes on sending what the app does not want: it is read and thrown away until the
+    client has seen the response.
+    """
     app = App()
     async with where.serving(app) as server, where.connected(server) as client:
         await client.send(request("POST /ignore HTTP/1.1", "Content-Length: 1000000"))
@@ -1092,7 +1099,9 @@ async def test_cut_what_is_in_flight_is_cancelled_and_gets_no_byte(
 async def test_cut_half_a_response_does_not_look_whole(
     where: Where, cut: str, version: str, clock: MockClock
 ) -> None:
-    """The end of an HTTP/1.0 response may be that of its connection: there it must not be a clean one."""
+    """The end of an HTTP/1.0 response may be that of its connection: there it must not be a clean
+    one.
+    """
     app = App()
     async with contextlib.AsyncExitStack() as stack:
         async with cutting(app, cut, where) as server:
@@ -1571,7 +1580,7 @@ async def test_rule_05_a_response_still_in_the_kernel_is_not_lost_with_the_stop(
     """The client's window is full: the close lingers, and it gets what is left."""
     app = App()
     async with tcp.serving(app) as server, tcp.connected(server) as client:
-        sender = socket.socket(fileno=os.dup(client.stream.socket.fileno()))  # type: ignore[attr-defined]
+        sender = socket.socket(fileno=os.dup(client.stream.socket.fileno()))
         with sender:
             await client.send(request("POST /ignore HTTP/1.1", "Content-Length: 100000000"))
             await app.begun.wait()

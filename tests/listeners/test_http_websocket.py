@@ -1,4 +1,7 @@
-"""WebSockets of an ASGI app on HTTPListener: section 4, rule 10. The clients are wsproto, by hand, and websockets."""
+"""WebSockets of an ASGI app on HTTPListener: section 4, rule 10.
+
+The clients are wsproto, by hand, and websockets.
+"""
 
 import contextlib
 import logging
@@ -1469,7 +1472,7 @@ async def test_the_limit_is_in_bytes() -> None:
 
 @pytest.mark.parametrize("fragments", [False, True])
 async def test_a_message_over_the_limit_is_refused_before_it_is_whole(fragments: bool) -> None:
-    """Its client is told while there is still a gigabyte to come; what it sends on is thrown away."""
+    """Its client hears of it with a gigabyte still to come; what it sends on is thrown away."""
     app = Recording()
     connections: list[Any] = []
 
@@ -1869,7 +1872,9 @@ async def test_a_receive_that_is_cancelled_loses_no_message(clock: MockClock) ->
 async def test_a_receive_cancelled_in_the_very_moment_leaves_the_message_and_is_not_busy(
     _again: int,
 ) -> None:
-    """A message and the cancel in one step of the scheduler: the app has not got it, so it is not in hand."""
+    """A message and the cancel in one step of the scheduler: the app has not got it, so it is not
+    in hand.
+    """
     seen: list[Any] = []
     scopes: list[trio.CancelScope] = []
     connections: list[Any] = []
@@ -2621,7 +2626,10 @@ async def test_cancel_on_stop_in_one_app_disturbs_no_other() -> None:
 
 @asynccontextmanager
 async def inside_another_actor(app: App) -> AsyncIterator[tuple[Group, Client]]:
-    """There it is cancelled softly, not interrupted. The group must have ended when the client still listens."""
+    """There it is cancelled softly, not interrupted.
+
+    The group must have ended when the client still listens.
+    """
     listener = HTTPListener(only_http(app), 0, host=HOST)
     group = Group(grace=1000)
 

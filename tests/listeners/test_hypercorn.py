@@ -1,4 +1,7 @@
-"""HypercornServer: where it listens, what it speaks, and how it stops. The clients are httpx and http.client."""
+"""HypercornServer: where it listens, what it speaks, and how it stops.
+
+The clients are httpx and http.client.
+"""
 
 import gc
 import socket
@@ -110,7 +113,10 @@ def client_of(server: Server, scheme: str = "http", **options: Any) -> httpx.Asy
 
 
 async def failure_of(server: HypercornServer) -> tuple[Exception, bool]:
-    """Run it, and stop it when it is ready: it must fail. With what, and whether it was ready before."""
+    """Run it, and stop it when it is ready: it must fail.
+
+    With what, and whether it was ready before.
+    """
     group = Group()
     member = group.add(server)
 

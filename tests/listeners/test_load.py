@@ -1,9 +1,13 @@
-"""Listeners under load: stopped at a random moment, and what their clients then get, in real processes.
+"""Listeners under load: stopped at a random moment, and what their clients then get, in real
+processes.
 
-Three loads: clients in a request-reply loop, a burst of connects, and clients that send without pause. For the last
-two the same is done to a server of plain Trio, which stops in the usual way: that shows that the load is one.
+Three loads: clients in a request-reply loop, a burst of connects, and clients that send without
+pause. For the last
+two the same is done to a server of plain Trio, which stops in the usual way: that shows that the
+load is one.
 
-What is random comes from a seed, which is shown when a test fails. Set TEST_LOAD_SEED to it to have the same again.
+What is random comes from a seed, which is shown when a test fails. Set TEST_LOAD_SEED to it to have
+the same again.
 """
 
 import contextlib
@@ -43,14 +47,16 @@ SEED = int(os.environ.get("TEST_LOAD_SEED", random.randrange(2**32)))
 
 
 def reply_to(request: str) -> bytes:
-    """A request is the client's number, how many it has sent before, and filling; its reply is up to 20 kB."""
+    """A request is the client's number, how many it has sent before, and filling; its reply is up
+    to 20 kB.
+    """
     client, number, *_ = request.split()
     return f"{client} {number};".encode() * (1 + int(number) % 8 * 300) + b"\n"
 
 
-# It imports once, and then serves each round in a process of its own: a fork. A handler counts the requests that it
-# has begun in a file that is mapped into memory. Descriptors are counted before and after; whatever
-# is left to the garbage collector is an error said on stderr.
+# It imports once, and then serves each round in a process of its own: a fork. A handler counts the
+# requests that it has begun in a file that is mapped into memory. Descriptors are counted before
+# and after; whatever is left to the garbage collector is an error said on stderr.
 SERVER = """
 import mmap, os, signal, socket, ssl, struct, sys
 from contextlib import ExitStack
@@ -180,7 +186,9 @@ sys.exit(code)
 
 
 class Wire(Protocol):
-    """How a client talks. A whole reply, or less of one at the end of the stream; an OSError if it is a reset."""
+    """How a client talks. A whole reply, or less of one at the end of the stream; an OSError if it
+    is a reset.
+    """
 
     async def send(self, requests: list[str]) -> None: ...
     async def receive(self, size: int) -> bytes: ...
@@ -203,7 +211,10 @@ class StreamWire:
 
 
 class WebSocketWire:
-    """One that is not trio-websocket. Its end is clean if there was a Close 1001, and then the end of the stream."""
+    """One that is not trio-websocket.
+
+    Its end is clean if there was a Close 1001, and then the end of the stream.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -417,7 +428,10 @@ async def test_rule_05_no_request_that_was_begun_is_lost_at_a_stop_under_load(
 
 
 def burst(kind: str, address: str, pid: int, killed_at: int) -> tuple[list[socket.socket], int]:
-    """Connect and send as fast as it goes, with a SIGTERM among it. Those that did, and how many of them before."""
+    """Connect and send as fast as it goes, with a SIGTERM among it.
+
+    Those that did, and how many of them before.
+    """
     clients: list[socket.socket] = []
     before = 0
     opening = {
@@ -445,7 +459,9 @@ def burst(kind: str, address: str, pid: int, killed_at: int) -> tuple[list[socke
 async def is_answered(
     number: int, client: socket.socket, kind: str, context: ssl.SSLContext
 ) -> bool:
-    """Does it get a reply to its first request? A WebSocket: is it accepted, or told that this is no time?"""
+    """Does it get a reply to its first request? A WebSocket: is it accepted, or told that this is
+    no time?
+    """
     stream: trio.abc.Stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
     if kind == "tls":
         stream = trio.SSLStream(stream, context, server_hostname="localhost")
@@ -478,7 +494,9 @@ async def look_at(clients: list[socket.socket], kind: str, context: ssl.SSLConte
 async def lost_in_bursts(
     library: str, kind: str, directory: Path, context: ssl.SSLContext
 ) -> list[tuple[int, int]]:
-    """For each round, how many clients connected and got no reply: those before the signal, and those after."""
+    """For each round, how many clients connected and got no reply: those before the signal, and
+    those after.
+    """
     chance = seeded(kind)
     lost = []
     async with rounds_of(kind, BURST_ROUNDS[kind], BURST[kind], directory, library) as program:

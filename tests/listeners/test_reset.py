@@ -1,4 +1,6 @@
-"""Section 4, rule 5: a reply that was cut ends in a reset, so that nobody takes a half for the whole."""
+"""Section 4, rule 5: a reply that was cut ends in a reset, so that nobody takes a half for the
+whole.
+"""
 
 import contextlib
 import logging

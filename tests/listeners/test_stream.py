@@ -1,4 +1,7 @@
-"""Streams: accept, drain, close. Section 4, rules 2 to 6, with TCP and TLS, and Trio's stream contract."""
+"""Streams: accept, drain, close.
+
+Section 4, rules 2 to 6, with TCP and TLS, and Trio's stream contract.
+"""
 
 import contextlib
 import errno

@@ -1,4 +1,6 @@
-"""One table for every listener for streams: a client in each state, at each kind of stop, and what comes of it."""
+"""One table for every listener for streams: a client in each state, at each kind of stop, and what
+comes of it.
+"""
 
 import contextlib
 import logging
@@ -580,7 +582,8 @@ async def go_on_for_ever(cell: Cell) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    # All that it was sent; or "torn", some of BIG; "begun", an answer to all that were begun; "some", a part of those.
+    # All that it was sent; or "torn", some of BIG; "begun", an answer to all that were begun;
+    # "some", a part of those.
     got: bytes | str
     end: str  # a word of Transport.ends
     detail: str = "1 drained, 0 cut"

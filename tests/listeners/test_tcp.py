@@ -23,7 +23,7 @@ def taken() -> Iterator[int]:
 
 
 async def cannot_start(listener: TCPListener) -> CannotStart:
-    """Run it alone: it must fail, before it is ready, with an OSError too; and leave nothing open."""
+    """Run it alone: it must fail before it is ready, with an OSError too, and leave nothing."""
     before = open_descriptors()
     group = Group()
     member = group.add(listener)

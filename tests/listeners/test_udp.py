@@ -1,4 +1,7 @@
-"""UDPListener: where it listens, what becomes of each datagram, and how it drains. Section 4, rules 1, 2 and 8."""
+"""UDPListener: where it listens, what becomes of each datagram, and how it drains.
+
+Section 4, rules 1, 2 and 8.
+"""
 
 import errno
 import os
@@ -84,7 +87,9 @@ def is_silent(client: socket.socket) -> bool:
 
 
 def meminfo(bound: socket.socket) -> tuple[int, ...]:
-    """What the kernel says of a socket: first the bytes in its queue, last how many datagrams it dropped."""
+    """What the kernel says of a socket: first the bytes in its queue, last how many datagrams it
+    dropped.
+    """
     return struct.unpack("9I", bound.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
 
 
@@ -555,7 +560,7 @@ async def test_rule_08_a_reply_from_elsewhere_does_not_hang_when_the_listener_cl
         with pytest.raises(BlockingIOError):
             while True:
                 ours.send(bytes(65536))
-        async with serving(handler, kind=UDPListener, sockets=[bound]) as server:  # type: ignore[arg-type]
+        async with serving(handler, kind=UDPListener, sockets=[bound]) as server:
             client.send(b"x")
             await wait_all_tasks_blocked()
             bound.full, bound.clogged = 1, ours

@@ -750,7 +750,7 @@ async def load(path: Path, replies: list[bytes]) -> None:
 
 
 async def test_rule_07_processes_take_the_path_over_and_no_client_of_any_fails(path: Path) -> None:
-    """One client after another waits in the middle of its reply while the next process takes over."""
+    """Client after client waits in the middle of its reply while the next process takes over."""
     clients = 8
     async with contextlib.AsyncExitStack() as stack:
         waiting: list[tuple[Program, trio.SocketStream]] = []

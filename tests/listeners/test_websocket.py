@@ -1,4 +1,7 @@
-"""WebSocketListener: section 4, rule 9, and rules 1 to 6 as far as they are its own. The clients are wsproto and websockets."""
+"""WebSocketListener: section 4, rule 9, and rules 1 to 6 as far as they are its own.
+
+The clients are wsproto and websockets.
+"""
 
 import contextlib
 import gc
@@ -958,7 +961,7 @@ async def test_rule_09_a_handshake_that_arrives_as_the_stop_comes_gets_503(
     async def keep(self: WebSocketConnection, event: Any) -> None:
         assert self._connection_proposal is not None
         proposal = WebSocketRequest(self, event)
-        arrived.append(lambda: self._connection_proposal.set_value(proposal))  # type: ignore[union-attr]
+        arrived.append(lambda: self._connection_proposal.set_value(proposal))
 
     def arrive_and_tell(self: WebSocketListener, connection: Connection) -> None:
         arrived[0]()  # as the library's reader does, when the request is whole

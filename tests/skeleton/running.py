@@ -1,4 +1,6 @@
-"""The skeleton as the tests start it, and ask it: where its doors are, and over HTTP what it answers."""
+"""The skeleton as the tests start it, and ask it: where its doors are, and over HTTP what it
+answers.
+"""
 
 import re
 from collections.abc import AsyncIterator

@@ -1,4 +1,6 @@
-"""The skeleton as people run it: real processes, what they say, and what is left when they are gone."""
+"""The skeleton as people run it: real processes, what they say, and what is left when they are
+gone.
+"""
 
 import math
 import os
@@ -436,7 +438,8 @@ def test_a_setting_that_cannot_be_right_is_one_sentence(
 ) -> None:
     assert app.main(["--port", "70000"]) == 2
     assert capsys.readouterr().err == (
-        "python -m trio_run: error: --port (COLLECTOR_PORT) must be a whole number from 0 to 65535, "
+        "python -m trio_run: error: --port (COLLECTOR_PORT) must be a whole number from 0 to "
+        "65535, "
         "not '70000'\n"
     )
 
@@ -456,7 +459,7 @@ async def test_the_environment_sets_what_the_command_line_does_not(
     ("module", "sentence"),
     [
         (
-            "trio_run._listeners._http._connection",  # which imports h11, as trio_websocket does too
+            "trio_run._listeners._http._connection",  # which imports h11, as trio_websocket does
             "HTTPListener needs h11 and wsproto: pip install 'trio-run[http]'\n",
         ),
         (

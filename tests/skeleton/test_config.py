@@ -123,7 +123,8 @@ def test_a_lame_duck_has_to_be_shorter_than_the_grace() -> None:
     assert read("--grace", "0") == Config(grace=0)
     for lame_duck in ("5", "6", "inf"):
         assert refused("--lame-duck", lame_duck, "--grace", "5") == (
-            "--lame-duck (COLLECTOR_LAME_DUCK) is a part of --grace (COLLECTOR_GRACE), and must be shorter: "
+            "--lame-duck (COLLECTOR_LAME_DUCK) is a part of --grace (COLLECTOR_GRACE), and must "
+            "be shorter: "
             f"{lame_duck} s leave nothing of 5 s"
         )
 
@@ -164,7 +165,8 @@ def test_a_certificate_that_is_none_is_said_before_anything_starts(
             read("--cert", cert, "--key", key).tls_context()
         start, _, problem = str(caught.value).partition("; ")
         assert start == (
-            "--cert (COLLECTOR_CERT) and --key (COLLECTOR_KEY) must be a certificate and its private key, "
+            "--cert (COLLECTOR_CERT) and --key (COLLECTOR_KEY) must be a certificate and its "
+            "private key, "
             "in PEM and without a password"
         )
         return problem

@@ -1,4 +1,6 @@
-"""serve_client, serve_datagram: what may be sent, what is answered, and what a stop does to a conversation."""
+"""serve_client, serve_datagram: what may be sent, what is answered, and what a stop does to a
+conversation.
+"""
 
 import contextlib
 import logging

@@ -16,7 +16,8 @@ CLIENTS = 500
 ROUNDS = 20
 GRACE = 30
 
-# Counts its own descriptors before and after; an unclosed one that is collected in between is an error said on stderr.
+# Counts its own descriptors before and after; an unclosed one that is collected in between is an
+# error said on stderr.
 COUNTED = """
 import os, sys
 from trio_run.skeleton.app import main
@@ -100,7 +101,8 @@ def check_clients(clients: list[Client], database: Path) -> None:
             word, number = answer.split(" ")
             assert word == "ok"
             acknowledged[int(number)] = client.line(index)
-        # A reset is for lines that crossed with our end, and that nobody has looked at: few, as the close lingers.
+        # A reset is for lines that crossed with our end, and that nobody has looked at: few, as the
+        # close lingers.
         assert client.ended == "clean" or len(answers) < client.sent
     assert sum(client.ended != "clean" for client in clients) < CLIENTS / 10
     assert acknowledged == stored

@@ -1,4 +1,6 @@
-"""``python -m trio_run new DIR``: what it refuses, what it writes, and that this works: installed, tested, under load."""
+"""``python -m trio_run new DIR``: what it refuses, what it writes, and that this works: installed,
+tested, under load.
+"""
 
 import inspect
 import keyword
@@ -26,6 +28,9 @@ from .test_load import check_clients, start_clients
 TREE = Path(trio_run.__file__).parent.parent
 SKELETON = Path(new.__file__).parent
 ABORT_AFTER = inspect.signature(trio_run.run).parameters["abort_after"].default
+NAME_RULE = (
+    "must be a letter, then up to 39 ASCII letters, digits and underscores, no underscore last"
+)
 LONGEST = "a" * 40
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
 PYTEST = ["-m", "pytest", "-p", "no:cacheprovider"]
@@ -143,17 +148,17 @@ def test_a_file_that_cannot_be_written_is_told(
         ("h11", "is the name of a module that it would hide", "h11_app"),
         (
             "_shop",
-            "must be a letter, then up to 39 ASCII letters, digits and underscores, no underscore last",
+            NAME_RULE,
             "shop",
         ),
         (
             "größe",
-            "must be a letter, then up to 39 ASCII letters, digits and underscores, no underscore last",
+            NAME_RULE,
             "gr_e",
         ),
         (
             LONGEST + "a",
-            "must be a letter, then up to 39 ASCII letters, digits and underscores, no underscore last",
+            NAME_RULE,
             "a" * 30,
         ),
     ],
@@ -241,7 +246,8 @@ def test_the_rest_of_the_project_is_there(tmp_path: Path) -> None:
 def test_what_goes_by_our_name_goes_by_its_own(tmp_path: Path) -> None:
     everything = make(tmp_path)
     ours = re.compile(
-        r"COLLECTOR|[\"']collector[\"']|trio-run-data|trio_run\.skeleton|-m trio_run|meant to be copied|\bNAME\b"
+        r"COLLECTOR|[\"']collector[\"']|trio-run-data|trio_run\.skeleton|-m trio_run|meant to be "
+        r"copied|\bNAME\b"
     )
     assert {
         path: ours.findall(text) for path, text in everything.items() if ours.search(text)
@@ -390,7 +396,9 @@ def test_the_copy_is_clean_and_formatted(tmp_path: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a new environment, with a wheel of this tree, and the packages of this one below it."""
+    """The Python of a new environment, with a wheel of this tree, and the packages of this one
+    below it.
+    """
     directory = tmp_path_factory.mktemp("installed")
     source = directory / "source"  # a copy: a build leaves files behind
     shutil.copytree(
@@ -403,7 +411,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     execute(sys.executable, "-m", "venv", "--without-pip", directory / "venv", cwd=directory)
     python = directory / "venv" / "bin" / "python"
     (packages,) = (directory / "venv").glob("lib/python*/site-packages")
-    # What a .pth file adds comes last, and .pth files there, such as those of this tree, are not looked at.
+    # What a .pth file adds comes last, and .pth files there, such as those of this tree, are not
+    # looked at.
     (packages / "below.pth").write_text(sysconfig.get_path("purelib") + "\n")
     execute(*PIP, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=directory)
     return python
@@ -467,7 +476,9 @@ async def test_the_copy_loses_no_acknowledged_line_when_it_is_stopped_under_load
 async def test_a_copy_whose_event_loop_is_blocked_is_ended_by_its_watchdog(
     project: Path, python: Path, tmp_path: Path
 ) -> None:
-    """So the times that its unit and its manifest give are enough, as they say, and its stacks are told."""
+    """So the times that its unit and its manifest give are enough, as they say, and its stacks are
+    told.
+    """
     source = (
         "import sys, trio\n"
         "from shop import app\n"

@@ -1,4 +1,6 @@
-"""The page in a real browser: headless Chromium, driven by Selenium, against the application as people run it."""
+"""The page in a real browser: headless Chromium, driven by Selenium, against the application as
+people run it.
+"""
 
 import os
 import shutil
@@ -90,7 +92,9 @@ class Browser:
         )
 
     def complaints(self) -> list[str]:
-        """What the browser has told of the page: an error, a breach of its policy; but not that the server was away."""
+        """What the browser has told of the page: an error, a breach of its policy; but not that the
+        server was away.
+        """
         messages = [entry["message"] for entry in self.driver.get_log("browser")]
         return [message for message in messages if "ERR_CONNECTION" not in message]
 
@@ -283,7 +287,8 @@ async def test_text_stands_out_by_day_and_by_night(
             .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
             .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
         const paper = luminance(getComputedStyle(document.body).backgroundColor);
-        return [...document.querySelectorAll('h1, #status, time, .source, .text, aside span')].map(element => {
+        const all = 'h1, #status, time, .source, .text, aside span';
+        return [...document.querySelectorAll(all)].map(element => {
             const ink = luminance(getComputedStyle(element).color);
             return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
         });

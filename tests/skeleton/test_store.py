@@ -1,4 +1,4 @@
-"""Store: when a line is stored, what a batch is, and what a stop, a failure and a cancel do to it."""
+"""Store: when a line is stored, what a batch is, what a stop, a failure and a cancel do to it."""
 
 import logging
 import math
@@ -348,7 +348,8 @@ async def test_a_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     sentence = await refused(tmp_path / "file")
     assert sentence == (
-        f"cannot use {tmp_path}/file: it is not a directory; choose another directory with --dir or COLLECTOR_DIR"
+        f"cannot use {tmp_path}/file: it is not a directory; choose another directory with --dir "
+        f"or COLLECTOR_DIR"
     )
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -357,7 +358,8 @@ async def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     sentence = await refused(tmp_path / "file" / "below")
     assert sentence == (
-        f"cannot make {tmp_path}/file/below: Not a directory; choose another directory with --dir or COLLECTOR_DIR"
+        f"cannot make {tmp_path}/file/below: Not a directory; choose another directory with "
+        f"--dir or COLLECTOR_DIR"
     )
 
 

@@ -43,7 +43,10 @@ class Service:
         self._streams: list[trio.SocketStream] = []
 
     async def listen(self, path: str = "/", **options: Any) -> WebSocketConnection:
-        """Connect, and be counted as a listener. Who does not read messages takes little off the network."""
+        """Connect, and be counted as a listener.
+
+        Who does not read messages takes little off the network.
+        """
         client = trio.socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await client.connect(self.listener.addresses[0])
@@ -52,7 +55,9 @@ class Service:
         return await wrap_client_stream(self._nursery, stream, "localhost", path, **options)
 
     async def close(self) -> None:
-        """Have the clients hang up: the library's do not, and some here don't read as far as the goodbye."""
+        """Have the clients hang up: the library's do not, and some here don't read as far as the
+        goodbye.
+        """
         for stream in self._streams:
             await stream.aclose()
 

@@ -263,7 +263,7 @@ class Connection(trio.abc.HalfCloseableStream):
     # Draining.
 
     def drain(self) -> None:
-        """End it for every task that is not busy at once, and for the others as their blocks end."""
+        """End it at once for every task that is not busy, for the others as their blocks end."""
         if self.draining:
             return
         self.draining = True

@@ -1,15 +1,18 @@
-"""main: what the program is made of, in what order it starts and stops, and what it says at the start.
+"""main: what the program is made of, in what order it starts and stops, and what it says at the
+start.
 
-What happens to a line is decided in intake.py and store.py, what can be set in config.py; how it all stops, by trio_run.
+What happens to a line is decided in intake.py and store.py, what can be set in config.py; how it
+all stops, by trio_run.
 
 The order. Each of these needs the next, so it starts after it, and stops before it:
 
     the doors (TCP, TLS, Unix, UDP)  ->  web  ->  tail, counts, retention  ->  store
 
-A stop begins at the doors: they take no more clients, and finish with those that they have. The web goes after them, so that for as
-long as they drain a load balancer is answered, and told 503, and whoever looks at the page is told what is going on; it has been
-there before them, too, to say that they are not ready yet. Who follows the tail then gets the last line before goodbye. The store stops last,
-when nobody is left who could give it a line, or ask for one.
+A stop begins at the doors: they take no more clients, and finish with those that they have. The web
+goes after them, so that for as long as they drain a load balancer is answered, and told 503, and
+whoever looks at the page is told what is going on; it has been there before them, too, to say that
+they are not ready yet. Who follows the tail then gets the last line before goodbye. The store stops
+last, when nobody is left who could give it a line, or ask for one.
 """
 
 from __future__ import annotations

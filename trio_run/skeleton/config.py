@@ -1,7 +1,8 @@
 """Config: what can be set, on the command line or in the environment, and what is accepted.
 
-Decides each setting's name, default and check. ``--web-port`` is COLLECTOR_WEB_PORT in the environment; the command
-line wins. All is checked here, before anything starts, and what is wrong is told in one sentence with its cure.
+Decides each setting's name, default and check. ``--web-port`` is COLLECTOR_WEB_PORT in the
+environment; the command line wins. All is checked here, before anything starts, and what is wrong
+is told in one sentence with its cure.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ class Config:
         except OSError as exc:
             files = self.cert if self.key is None else f"{self.cert} and {self.key}"
             raise ConfigError(
-                f"{name_of('cert')} and {name_of('key')} must be a certificate and its private key, in PEM and "
+                f"{name_of('cert')} and {name_of('key')} must be a certificate and its private "
+                f"key, in PEM and "
                 f"without a password; {files}: {exc.strerror or exc}"
             ) from exc
         return context
@@ -207,7 +209,8 @@ def _check(config: Config, given: set[str]) -> None:
         port = getattr(config, setting)
         if taken.setdefault(port, setting) != setting and port:
             raise ConfigError(
-                f"{name_of(taken[port])} and {name_of(setting)} are both {port}: choose another for one of them"
+                f"{name_of(taken[port])} and {name_of(setting)} are both {port}: choose another "
+                f"for one of them"
             )
 
 
@@ -216,9 +219,11 @@ def _command_line(prog: str, arguments: Sequence[str] | None) -> dict[str, str]:
     parser = argparse.ArgumentParser(
         prog=prog,
         allow_abbrev=False,
-        description="A small log collector: stores each line that it gets in SQLite, and then answers it with "
+        description="A small log collector: stores each line that it gets in SQLite, and then "
+        "answers it with "
         "'ok <id>'. A web page shows them. Ctrl-C stops it gracefully.",
-        epilog="Each can be set in the environment too, by the name in brackets; the command line wins.",
+        epilog="Each can be set in the environment too, by the name in brackets; the command "
+        "line wins.",
     )
     for name, (read, metavar, told) in SETTINGS.items():
         default = getattr(Config, name)

@@ -1,7 +1,9 @@
 """Counts: the background task that counts lines by their source.
 
-Decides what is counted, and that nobody waits for it: the store hands over what it has committed and goes on. Asked
-to stop, it counts what it was handed, and returns: so in the end it has counted every line that was stored until then.
+Decides what is counted, and that nobody waits for it: the store hands over what it has committed
+and goes on. Asked
+to stop, it counts what it was handed, and returns: so in the end it has counted every line that was
+stored until then.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ OTHERS = "others"
 
 
 class Counts:
-    """How many lines each source has sent since the start. Past a thousand sources, new ones are counted together."""
+    """How many lines each source has sent since the start.
+
+    Past a thousand sources, new ones are counted together.
+    """
 
     name = "counts"
 

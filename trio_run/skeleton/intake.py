@@ -1,20 +1,21 @@
 """serve_client: the conversation with one client; serve_datagram: where there is none.
 
-Decides what a client may send and what it is answered. A line ends with a newline, or a carriage return and a
-newline. Over TCP, TLS and a Unix socket it is answered with one line, in order::
+Decides what a client may send and what it is answered. A line ends with a newline, or a carriage
+return and a newline. Over TCP, TLS and a Unix socket it is answered with one line, in order::
 
     ok <id>             it is stored
     error <reason>      it is not: it is too long, is not UTF-8, or the store has failed
 
-and the conversation goes on. A client that sends without waiting for answers gets the lines that arrive together
-stored together.
+and the conversation goes on. A client that sends without waiting for answers gets the lines that
+arrive together stored together.
 
-A last line without a newline counts if the client has ended its side (``printf hello | nc -N ...``). When we are
-stopping it does not: the input then ends wherever it happens to be, and what looks like a line may be half of one.
+A last line without a newline counts if the client has ended its side (``printf hello | nc -N
+...``). When we are stopping it does not: the input then ends wherever it happens to be, and what
+looks like a line may be half of one.
 
-A datagram is one line or more, the last with or without its newline, and is not answered. Who sends datagrams does not wait
-for answers, and may not be who it says it is: answers would go to others, and be more than what was sent. Who wants to know that a
-line is stored takes TCP.
+A datagram is one line or more, the last with or without its newline, and is not answered. Who sends
+datagrams does not wait for answers, and may not be who it says it is: answers would go to others,
+and be more than what was sent. Who wants to know that a line is stored takes TCP.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ async def serve_datagram(store: Store, datagram: Datagram) -> None:
 
 
 def source_of(stream: trio.abc.Stream) -> str:
-    """Who sends: a client's address, without the port, which is another each time; on a Unix socket its process."""
+    """Who sends: a client's address, without the port, which is another each time; on a Unix socket
+    its process.
+    """
     connection = getattr(stream, "transport_stream", stream)  # what is below TLS
     credentials = getattr(connection, "credentials", None)
     if credentials is not None:

@@ -1,9 +1,9 @@
 """``python -m trio_run new DIR``: a project of one's own, begun with a copy of this package.
 
-Decides where it may be written, what it may be called, and what in the copy goes by that name. What a project has
-beside the package, its tests and the files to deploy it, is in ``template/``: there ``.in`` ends every name, so that no
-tool takes the files for ours, ``dot_`` begins a hidden one, and ``NAME`` stands for the name. The numbers in them
-are those of the code.
+Decides where it may be written, what it may be called, and what in the copy goes by that name. What
+a project has beside the package, its tests and the files to deploy it, is in ``template/``: there
+``.in`` ends every name, so that no tool takes the files for ours, ``dot_`` begins a hidden one, and
+``NAME`` stands for the name. The numbers in them are those of the code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from importlib.resources.abc import Traversable
 
-# In Kubernetes the nodes hear within a second or two that a pod is going; this is for those that are slow.
+# In Kubernetes the nodes hear within a second or two that a pod is going; this is for those that
+# are slow.
 LAME_DUCK = 10.0
 SPARE = 5.0  # from the last moment that the program may still run to that of the SIGKILL
 
@@ -78,7 +79,10 @@ def _check_name(name: str) -> str:
     elif name.lower() in _TAKEN:
         problem = "is the name of a module that it would hide"
     elif not _NAME.fullmatch(name):
-        problem = "must be a letter, then up to 39 ASCII letters, digits and underscores, no underscore last"
+        problem = (
+            "must be a letter, then up to 39 ASCII letters, digits and underscores, "
+            "no underscore last"
+        )
     else:
         return name
     raise Refused(
@@ -193,7 +197,8 @@ def _templates(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trio_run new",
-        description="Write a project of your own, begun with a copy of the log collector: its package, tests, and the "
+        description="Write a project of your own, begun with a copy of the log collector: its "
+        "package, tests, and the "
         "files to deploy it with systemd, Docker and Kubernetes.",
     )
     parser.add_argument(

@@ -1,17 +1,20 @@
-"""Store: the actor that owns the database: it writes lines in batches, finds them again, and forgets the old ones.
+"""Store: the actor that owns the database: it writes lines in batches, finds them again, and
+forgets the old ones.
 
-Decides when a line is stored: when its transaction has been committed, and not before. What a line is, and
-what its sender is told, is decided in intake.py.
+Decides when a line is stored: when its transaction has been committed, and not before. What a line
+is, and what its sender is told, is decided in intake.py.
 
-A commit waits for the disk, and costs the same for one line as for a thousand. So there are two batches:
-while one is being committed, in a thread, the next gathers. When that is full, whoever has lines waits; and as an
-intake that waits doesn't read, its clients wait too.
+A commit waits for the disk, and costs the same for one line as for a thousand. So there are two
+batches: while one is being committed, in a thread, the next gathers. When that is full, whoever has
+lines waits; and as an intake that waits doesn't read, its clients wait too.
 
-A batch is stored as a whole or not at all. A cancel can't come between: Trio doesn't give up a thread that has
-begun, so a commit is waited for, and what it did is known. What was not committed is never said to be.
+A batch is stored as a whole or not at all. A cancel can't come between: Trio doesn't give up a
+thread that has begun, so a commit is waited for, and what it did is known. What was not committed
+is never said to be.
 
-Who reads has a connection of its own, and holds up no commit: SQLite's log (WAL) shows it the database as it was
-when it began. Old lines are deleted few at a time, and commits take their turn in between.
+Who reads has a connection of its own, and holds up no commit: SQLite's log (WAL) shows it the
+database as it was when it began. Old lines are deleted few at a time, and commits take their turn
+in between.
 """
 
 from __future__ import annotations
@@ -87,13 +90,13 @@ class _Batch:
 class Store:
     """Keeps lines in the file ``lines.db`` of a directory.
 
-    Whoever calls it should ``needs`` this actor: it is then interrupted after them, and has nothing left to
-    do but to write what they left.
+    Whoever calls it should ``needs`` this actor: it is then interrupted after them, and has nothing
+    left to do but to write what they left.
 
     Args:
       directory: where the file is; made if there is none.
-      publish: functions to call with each batch once it is committed, before its senders are told. They are plain
-        functions, and quick: the next commit waits for them.
+      publish: functions to call with each batch once it is committed, before its senders are told.
+        They are plain functions, and quick: the next commit waits for them.
     """
 
     name = "store"
@@ -149,7 +152,8 @@ class Store:
         return range(first_id, first_id + len(lines))
 
     async def latest(self, limit: int, containing: str = "") -> list[Line]:
-        """The last lines, the newest first; those that contain a text, whatever the case of its letters (A to Z).
+        """The last lines, the newest first; those that contain a text, whatever the case of its
+        letters (A to Z).
 
         Raises:
           SearchTooLong: if it takes too long to find them.
@@ -213,7 +217,9 @@ class Store:
         return batch
 
     async def _write(self, function: Callable[[sqlite3.Connection, Any], T], what: object) -> T:
-        """Call this in a thread, as a transaction; again and again while another program has the database locked."""
+        """Call this in a thread, as a transaction; again and again while another program has the
+        database locked.
+        """
         locked = False
         while True:
             try:
@@ -272,11 +278,12 @@ def _open_database(path: Path) -> sqlite3.Connection:
         found = _tables(database)
         if found and _TABLE not in found:
             raise _NotOurs
-        # A commit is one write to the log, and FULL has it on the disk before the commit returns: an
-        # acknowledged line survives the death of this process, and that of the machine.
+        # A commit is one write to the log, and FULL has it on the disk before the commit returns:
+        # an acknowledged line survives the death of this process, and that of the machine.
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        # What a large transaction needs beside the database: there may be no other place to write to.
+        # What a large transaction needs beside the database: there may be no other place to write
+        # to.
         database.execute("PRAGMA temp_store = MEMORY")
         with database:
             database.execute("BEGIN IMMEDIATE")
@@ -303,8 +310,8 @@ def _time(moment: datetime) -> str:
 def _insert(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> list[Line]:
     """Insert these in one transaction.
 
-    With many rows to a statement: sqlite3 gives the interpreter lock away for each statement, and in a busy
-    process has to wait for it. A statement for each row was a hundred times slower there.
+    With many rows to a statement: sqlite3 gives the interpreter lock away for each statement, and
+    in a busy process has to wait for it. A statement for each row was a hundred times slower there.
     """
     last_id = 0
     with database:
@@ -351,8 +358,9 @@ def _latest(
 def _first_since(database: sqlite3.Connection, since: str) -> int:
     """The id of the first line that was received since then, or of the next to come.
 
-    Lines come in the order of time, so that all before it are older, and no others have to be looked at. Where the clock was set
-    back, some stay a little longer; but lines from the future keep no others.
+    Lines come in the order of time, so that all before it are older, and no others have to be
+    looked at. Where the clock was set back, some stay a little longer; but lines from the future
+    keep no others.
     """
     row = database.execute(
         "SELECT coalesce((SELECT id FROM lines WHERE received BETWEEN ? AND ? ORDER BY id LIMIT 1),"

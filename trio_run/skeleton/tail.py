@@ -1,14 +1,17 @@
 """Tail: the live tail, over WebSocket: who listens gets each line once it is committed.
 
-Decides what a listener is sent, and what becomes of one that is too slow: it skips lines, the oldest first, and is told
-how many. So it costs a bounded amount of memory, and holds up nobody. Each message is JSON::
+Decides what a listener is sent, and what becomes of one that is too slow: it skips lines, the
+oldest first, and is told how many. So it costs a bounded amount of memory, and holds up nobody.
+Each message is JSON::
 
-    {"lines": [{"id": 7, "received": "2026-01-31T12:00:00.000Z", "source": "127.0.0.1", "text": "hello"}], "skipped": 0}
+    {"lines": [{"id": 7, "received": "2026-01-31T12:00:00.000Z", "source": "127.0.0.1", "text":
+    "hello"}], "skipped": 0}
 
 where so many lines were skipped before these.
 
-A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page (Origin). So a page has to
-know our secret path, which it can get from our own page's host alone; a program, which sends no Origin, needs none.
+A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page
+(Origin). So a page has to know our secret path, which it can get from our own page's host alone; a
+program, which sends no Origin, needs none.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ _MOST_CHARACTERS = 2**18  # in a message, and a line
 
 
 class Tail:
-    """Everyone who listens. :meth:`serve` is a handler for a WebSocketListener; ``path`` is for our own page."""
+    """Everyone who listens. :meth:`serve` is a handler for a WebSocketListener; ``path`` is for our
+    own page.
+    """
 
     def __init__(self) -> None:
         self.path = f"/{secrets.token_urlsafe()}"

@@ -1,10 +1,12 @@
 """Web: the page and its data, health, and the quit, as a plain ASGI app for an HTTPListener.
 
-Decides what each path answers, and to whom. ``/livez`` is 200 as long as we answer at all: restart us if not. ``/readyz``
-is 200 only while we should be sent work: 503 at the start, in the lame duck, and after.
+Decides what each path answers, and to whom. ``/livez`` is 200 as long as we answer at all: restart
+us if not. ``/readyz`` is 200 only while we should be sent work: 503 at the start, in the lame duck,
+and after.
 
-What others have sent us is text in JSON, and the page treats it as text. Beyond that its Content-Security-Policy allows
-nothing but its own script and style, by their hashes, and the connections that it makes.
+What others have sent us is text in JSON, and the page treats it as text. Beyond that its
+Content-Security-Policy allows nothing but its own script and style, by their hashes, and the
+connections that it makes.
 """
 
 from __future__ import annotations
@@ -145,7 +147,8 @@ class Web:
         return _text(200 if self._group.ready else 503, self._group.state.value)
 
     async def _post_quit(self, scope: Any) -> Response:
-        """Stop, for who is on this machine, and no browser: any site can have that send a POST, with its Origin.
+        """Stop, for who is on this machine, and no browser: any site can have that send a POST,
+        with its Origin.
 
         Behind a proxy on this machine everyone is: have it refuse the path.
         """
@@ -170,7 +173,10 @@ def _policy(page: str) -> str:
 
     That can't be said as narrowly as one wishes: there is no word for "this host, another port".
     """
-    policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:;"
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "img-src data:;"
+    )
     for tag in ("script", "style"):
         (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -1,8 +1,8 @@
 """One client's HTTP/1.1: when a request is read, who answers it, and when the connection is kept.
 
-It is busy from the first byte of a request to the last of its response. In between it is idle: told to end, it
-reads end of file, after what has already arrived. What is refused is decided in _protocol and _request, what
-the app receives and sends in _exchange and _websocket.
+It is busy from the first byte of a request to the last of its response. In between it is idle: told
+to end, it reads end of file, after what has already arrived. What is refused is decided in
+_protocol and _request, what the app receives and sends in _exchange and _websocket.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class HTTPConnection:
             connection.more_to_come = True  # it goes on with its body, or sends ahead
 
     async def _wait_for_request(self) -> bool:
-        """Wait for the first bytes of one. False if the client leaves, is told to, or stays silent."""
+        """Wait for the first bytes of one. False if the client leaves, drains, or stays silent."""
         with (
             trio.move_on_after(self._service.idle_timeout) as self._waiting,
             contextlib.suppress(trio.BrokenResourceError),
@@ -93,7 +93,9 @@ class HTTPConnection:
         return False
 
     def _wait_no_longer(self) -> None:
-        """Told to end before its first request: a client that has only just come is about to send it."""
+        """Told to end before its first request: a client that has only just come is about to send
+        it.
+        """
         self._waiting.deadline = min(self._waiting.deadline, self._began + FIRST_REQUEST)
 
     async def _answer(self) -> bool:
@@ -177,7 +179,10 @@ class HTTPConnection:
             return b""
 
     async def _skip_body(self) -> bool:
-        """Get ready for the next request: read what the app has left of the last. Returns whether that is done."""
+        """Get ready for the next request: read what the app has left of the last.
+
+        Returns whether that is done.
+        """
         protocol = self._protocol
         until = trio.current_time() + _SKIP_BODY
         size = 0
@@ -200,7 +205,8 @@ class HTTPConnection:
     def _start_next_cycle(self) -> None:
         ahead = self._protocol.ahead
         if ahead[:1] in (b"\r", b"\n"):
-            # Empty lines before a request are none, but h11 takes offence, and can't be made to forget them.
+            # Empty lines before a request are none, but h11 takes offence, and can't be made to
+            # forget them.
             self._protocol = Protocol()
             if ahead := ahead.lstrip(b"\r\n"):  # to h11, nothing is the end of the stream
                 self._protocol.receive_data(ahead)
@@ -220,7 +226,8 @@ class HTTPConnection:
         if isinstance(peer, tuple) and isinstance(local, tuple):
             self._addresses = {"client": peer[:2], "server": local[:2]}
         else:
-            # A Unix socket's own name is the one that it was bound to, before it was moved to its path.
+            # A Unix socket's own name is the one that it was bound to, before it was moved to its
+            # path.
             known = self._service.listener.addresses
             server = known[0] if len(known) == 1 else local
             self._addresses = {"client": None, "server": (format_address(server), None)}

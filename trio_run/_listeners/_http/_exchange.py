@@ -1,4 +1,5 @@
-"""One HTTP request and its response: what the app receives, what it may send, and when the exchange is over.
+"""One HTTP request and its response: what the app receives, what it may send, and when the exchange
+is over.
 
 When a request is read, and what becomes of the connection afterwards, is decided in _connection.
 """
@@ -92,8 +93,9 @@ class Exchange:
         self._sending = trio.Lock()
 
     async def run(self) -> None:
-        """The app's task. It may go on when the exchange is over. Raises nothing that is the app's."""
-        # To the app's busy() the connection does not matter: it is busy anyway, until the response is complete.
+        """The app's task. It may go on when the exchange is over. Raises nothing of the app's."""
+        # To the app's busy() the connection does not matter: it is busy anyway, until the response
+        # is complete.
         place.set(self._connection.inside)
         try:
             with busy() if self._connection.shielded else _NO_GUARD:
@@ -140,7 +142,9 @@ class Exchange:
     # The request.
 
     async def receive(self) -> Message:
-        """ASGI's receive: the body, piece by piece; then, when there is no one to answer any more, http.disconnect."""
+        """ASGI's receive: the body, piece by piece; then, when there is no one to answer any more,
+        http.disconnect.
+        """
         await _acquire(self._reading)
         try:
             if not self._read_up:
@@ -185,7 +189,10 @@ class Exchange:
         return None
 
     async def _wait_disconnect(self) -> None:
-        """Wait until the client hangs up, or has its answer. Its next requests are put by, as far as there is room."""
+        """Wait until the client hangs up, or has its answer.
+
+        Its next requests are put by, as far as there is room.
+        """
         if self._connection.hung_up:
             self._hung_up = True
             return

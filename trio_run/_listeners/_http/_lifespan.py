@@ -1,4 +1,5 @@
-"""What any ASGI app is told: that the server starts and stops (lifespan), and that a client is gone.
+"""What any ASGI app is told: that the server starts and stops (lifespan), and that a client is
+gone.
 
 What it is told of one request is decided in _exchange, of one WebSocket in _websocket.
 """
@@ -27,7 +28,10 @@ _AFTERWARDS = 1.0  # seconds for an app to return, when it has said that it has 
 
 
 class ClientDisconnected(OSError):
-    """The app sends to a client that is gone, or that broke the protocol. As ASGI wants it, an OSError."""
+    """The app sends to a client that is gone, or that broke the protocol.
+
+    As ASGI wants it, an OSError.
+    """
 
 
 class Lifespan:
@@ -57,8 +61,8 @@ class Lifespan:
     ) -> None:
         """Start the app up, serve, and shut it down.
 
-        Interrupted meanwhile, a start-up is cancelled. If the app raises while it is served, its actor is stopped; where
-        there is none, ``interrupt()`` is called.
+        Interrupted meanwhile, a start-up is cancelled. If the app raises while it is served, its
+        actor is stopped; where there is none, ``interrupt()`` is called.
 
         Raises:
           CannotStart: if the app says that it can't start up, with what it says.
@@ -78,7 +82,8 @@ class Lifespan:
                             failure = exc
                             self._give_up(exc, interrupt)  # so that a grace bounds the shutdown
                         finally:
-                            # A soft cancel, where we are only a part of the actor, ends neither that nor what requests need.
+                            # A soft cancel, where we are only a part of the actor, ends neither
+                            # that nor what requests need.
                             with busy():
                                 await self._shut_down()
                 except Exception as exc:
@@ -143,7 +148,7 @@ class Lifespan:
             logger.debug("%s: the app has no lifespan", self._name)
 
     async def _shut_down(self) -> None:
-        """Have the app shut down, and wait until it has. What it raised, then or before, is raised."""
+        """Have the app shut down, and wait until it has. What it raised is raised."""
         if not self._started:
             return
         self._to_app.set()
@@ -179,5 +184,6 @@ class Lifespan:
             (self._shut if self._started else self._settled).set()
         else:
             raise RuntimeError(
-                f"the app sent {kind!r} in its lifespan, where lifespan.{expected}.complete or .failed is due"
+                f"the app sent {kind!r} in its lifespan, where lifespan.{expected}.complete or "
+                f".failed is due"
             )

@@ -1,7 +1,7 @@
 """HTTP/1.1 as h11 speaks it, and stricter; and what is said to a client that is refused.
 
-A proxy before us, and we, have to agree where each request ends, or a client can smuggle one past it. So what another server
-might read in another way is refused here, where h11 is lenient.
+A proxy before us, and we, have to agree where each request ends, or a client can smuggle one past
+it. So what another server might read in another way is refused here, where h11 is lenient.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _FIELD = (
 _CHUNK = rb"(?P<chunk_size>[0-9A-Fa-f]{1,20})(?:[ \t]*+|;[^\r\n]*+)\r\n"
 _TWO_LENGTHS = re.compile(rb"(?i)\ncontent-length:(?:[^\r]*,|(?s:.*)\ncontent-length:)")
 
-# In h11 0.16 these two take quadratic time for a line of blanks that does not match: one of 64 kB would stop the
-# process for eight seconds. Possessive, they take the same lines, but for a bare CR in a chunk extension.
+# In h11 0.16 these two take quadratic time for a line of blanks that does not match: one of 64 kB
+# would stop the process for eight seconds. Possessive, they take the same lines, but for a bare CR
+# in a chunk extension.
 _readers.header_field_re = re.compile(_FIELD)
 _readers.chunk_header_re = re.compile(_CHUNK)
 
@@ -48,10 +49,11 @@ class Refusal(Exception):
 
 
 class Protocol(h11.Connection):
-    """The server's side of a connection. What it gives out ends where every other server says that it ends.
+    """The server's side of a connection. What it gives out ends where every other server says that
+    it ends.
 
-    ``next_event()`` raises Refusal, where h11 raises RemoteProtocolError and where it should. Give it data only when
-    it needs some.
+    ``next_event()`` raises Refusal, where h11 raises RemoteProtocolError and where it should. Give
+    it data only when it needs some.
     """
 
     def __init__(self) -> None:
@@ -122,7 +124,10 @@ def date_of(second: int) -> bytes:
 
 
 def error_response(status: int, reason: str, headers: Headers = (), *, body: bool = True) -> bytes:
-    """A whole response, with which the connection ends. It does not depend on where the protocol stands."""
+    """A whole response, with which the connection ends.
+
+    It does not depend on where the protocol stands.
+    """
     phrase = REASONS.get(status, b"")
     text = b"%d %b: %b\n" % (status, phrase, reason.encode())
     lines = [

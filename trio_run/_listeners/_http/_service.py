@@ -1,4 +1,4 @@
-"""What the connections of one HTTPListener share: the app, the limits, and how failures are told."""
+"""What the connections of one HTTPListener share: the app, the limits, the log."""
 
 from __future__ import annotations
 

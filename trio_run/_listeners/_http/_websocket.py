@@ -1,7 +1,9 @@
-"""A WebSocket of an ASGI app: its handshake, its messages, and how it is told to end. wsproto speaks the protocol.
+"""A WebSocket of an ASGI app: its handshake, its messages, and how it is told to end. wsproto
+speaks the protocol.
 
-A message that the app has received is answered: the connection is busy from then until the app asks for the next.
-Told to end, it is closed with 1001 (going away), and the app receives websocket.disconnect with that code.
+A message that the app has received is answered: the connection is busy from then until the app asks
+for the next. Told to end, it is closed with 1001 (going away), and the app receives
+websocket.disconnect with that code.
 """
 
 from __future__ import annotations
@@ -336,7 +338,10 @@ class WebSocket:
         self._end(_LOST)
 
     async def _receive(self) -> bytes:
-        """What the client sends next; nothing if it is gone. A silent one is asked whether it is still there."""
+        """What the client sends next; nothing if it is gone.
+
+        A silent one is asked whether it is still there.
+        """
         asked = False
         while True:
             with trio.move_on_after(_SILENT):
@@ -385,7 +390,8 @@ class WebSocket:
         while self._message is not None and self._disconnect is None and not self._closed:
             self._room = trio.Event()
             await self._room.wait()
-        # Told while busy, the app goes on until it is not: what nobody has asked for by then is dropped in tell().
+        # Told while busy, the app goes on until it is not: what nobody has asked for by then is
+        # dropped in tell().
         if self._disconnect is None and not self._closed:
             self._message = message
             if self._receiving:
