@@ -95,7 +95,7 @@ async def test_rule_03_it_goes_on_when_its_own_connections_have_left(clock: Mock
             queued = server.connect_now(b"queued")
             server.group.stop()
             assert await read_to_end(client) == b""
-        await trio.sleep(20)
+        await trio.sleep(2)
         bound.short = False
         assert await read_to_end(queued) == b"queued"
         await queued.aclose()

@@ -64,6 +64,7 @@ class Endpoint(abc.ABC):
     def __init__(self, given: Sequence[stdlib_socket.socket] | None) -> None:
         check_given(given)
         self.sockets = list(given or ())
+        self._are_given = given is not None
 
     @abc.abstractmethod
     async def open(self, backlog: int) -> None:
@@ -84,6 +85,23 @@ class Endpoint(abc.ABC):
         Raises:
           OSError: if there is something that can't be removed: ``filename`` says what.
         """
+
+    def turn_newcomers_away(self, listening: stdlib_socket.socket) -> bool:
+        """Nobody can connect any more, and all who have can be accepted. Returns whether that is so.
+
+        It acts on the socket in every process that has it. So it is not done with one that was
+        given, which may be another worker's too, or the service manager's.
+        """
+        if self._are_given or sys.platform != "linux":
+            return False
+        try:
+            self._turn_newcomers_away(listening)
+        except OSError:  # an old kernel, or an imitation of one
+            return False
+        return True
+
+    @abc.abstractmethod
+    def _turn_newcomers_away(self, listening: stdlib_socket.socket) -> None: ...
 
     def close(self) -> None:
         """Close the sockets, if they are not closed yet."""

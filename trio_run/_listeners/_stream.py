@@ -163,6 +163,9 @@ class StreamListener:
         self._is_emptying_queues = True
         for listening in self._endpoint.sockets:
             await self._accept_queued(listening, self._backlog)
+            # Not before its queue is empty: who would have to wait for long had better be refused.
+            if self._endpoint.turn_newcomers_away(listening):
+                await self._accept_queued(listening, self._backlog)
             listening.close()
         self._is_emptying_queues = False
         self._drain_all()

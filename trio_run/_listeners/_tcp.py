@@ -1,9 +1,18 @@
-"""TCPListener: where TCP is listened for. What happens to the connections is decided in _stream."""
+"""TCPListener: where TCP is listened for. What happens to the connections is decided in _stream.
+
+A client whose connection is made between the last accept() and the close of the listening socket
+would be reset. So at the end a filter drops what begins a handshake: the handshakes that are under
+way are finished, and their clients can still be accepted. Those whose handshake is dropped try again
+after a second, by themselves, and are refused.
+"""
 
 from __future__ import annotations
 
+import array
 import contextlib
 import socket as stdlib_socket
+import struct
+import time
 from typing import TYPE_CHECKING
 
 from ._bind import Endpoint, bind_internet, check_internet, check_sockets, listen
@@ -15,6 +24,18 @@ if TYPE_CHECKING:
 
     from ._connection import Connection
     from ._tls import TLSConnection
+
+
+HANDSHAKE = 0.002  # seconds, in which a handshake ends that is under way: on one machine it does
+
+# A filter of classic BPF: (what to do, where to go on if so, where if not, with which number).
+_ATTACH_FILTER = getattr(stdlib_socket, "SO_ATTACH_FILTER", 26)
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load a byte of the TCP header: its flags
+    (0x45, 0, 1, 0x02),  # is SYN among them?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
+)
 
 
 class TCPEndpoint(Endpoint):
@@ -49,6 +70,14 @@ class TCPEndpoint(Endpoint):
             with contextlib.suppress(OSError, AttributeError):
                 bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14)
             listen(bound, backlog)
+
+    def _turn_newcomers_away(self, listening: stdlib_socket.socket) -> None:
+        program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
+        address, _ = program.buffer_info()
+        option = struct.pack("HP", len(_DROP_SYN), address)
+        listening.setsockopt(stdlib_socket.SOL_SOCKET, _ATTACH_FILTER, option)
+        # The kernel's time, not Trio's; and nobody is to find the port half closed.
+        time.sleep(HANDSHAKE)
 
 
 class TCPListener(StreamListener):

@@ -104,6 +104,9 @@ class UnixEndpoint(Endpoint):
         # By the stop the process may have gone to another directory.
         self._own = path.absolute(), file
 
+    def _turn_newcomers_away(self, listening: stdlib_socket.socket) -> None:
+        listening.shutdown(stdlib_socket.SHUT_RD)  # connect() fails from now on
+
     def disappear(self) -> None:
         if self._own is None:
             return
