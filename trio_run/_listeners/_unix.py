@@ -3,13 +3,16 @@
 What happens to the connections is decided in _stream.
 
 At the start it binds beside the path, sets the mode and listens. Only then it moves the socket to
-its path: by a rename over a stale one, by a link where there is nothing. So the socket is there
-only when it listens, with its mode from the first moment. But of two processes that find the same
-stale one at the same moment, the later rename wins.
+its path: by a rename over a stale one, or one that is to be taken over, by a link where there is
+nothing. So the socket is there only when it listens, with its mode from the first moment.
 
 At a stop it removes the path, if what is there is still its own, while it still listens. Then it
-accepts the clients that came that way, and closes. As nobody takes a socket that listens for a
-stale one, nobody can have put another in its place between the look and the removal.
+accepts the clients that came that way, and closes.
+
+Both a look and what is done upon it happen under a lock of the directory. So of several processes
+that find the same stale socket one gets the path, and nobody's path is removed by another. Where a
+directory can't be locked, as one that may not be read, or on some network file systems, the later of
+two renames wins.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._bind import CannotListen, Endpoint, check_sockets, format_address, listen
+from ._lock import DirectoryLock
 from ._stream import Drain, StreamListener, for_stream
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ class UnixEndpoint(Endpoint):
         sockets: Sequence[stdlib_socket.socket] | None,
         *,
         mode: int,
+        take_over: bool = False,
     ) -> None:
         if not hasattr(stdlib_socket, "AF_UNIX"):  # pragma: no cover - there is one on Linux
             raise ValueError(f"{listener}: this platform has no Unix sockets")
@@ -58,8 +63,12 @@ class UnixEndpoint(Endpoint):
         if not isinstance(mode, int) or not 0 <= mode <= 0o777:
             raise ValueError(f"mode must be permissions, such as 0o600, not {mode!r}")
         self.path = _check_path(path) if path is not None else ""
+        self._is_abstract = self.path.startswith("\0")
+        if take_over and (self._is_abstract or not self.path):
+            raise ValueError("take_over goes with a path in the file system")
         super().__init__(sockets)
         self._mode = mode
+        self._take_over = take_over
         self._own: tuple[Path, os.stat_result] | None = None  # the socket's file: where, and which
 
     @property
@@ -74,28 +83,30 @@ class UnixEndpoint(Endpoint):
                 raise CannotListen("a socket", OSError(errno.EINVAL, "it is not bound"))
             listen(given, backlog)
         if not self.sockets:
+            bound = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+            self.sockets.append(bound)
+            bound.setblocking(False)
             try:
-                self._appear(backlog)
+                if self._is_abstract:
+                    bound.bind(self.path)
+                    bound.listen(backlog)
+                else:
+                    with DirectoryLock(Path(self.path).parent) as lock:
+                        await lock.acquire()
+                        self._appear(bound, backlog)
             except OSError as exc:
                 raise CannotListen(format_address(self.path), exc) from exc
 
-    def _appear(self, backlog: int) -> None:
-        bound = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
-        self.sockets.append(bound)
-        bound.setblocking(False)
-        if self.path.startswith("\0"):
-            bound.bind(self.path)
-            bound.listen(backlog)
-            return
-        stale = _check_free(self.path)
+    def _appear(self, bound: stdlib_socket.socket, backlog: int) -> None:
         path = Path(self.path)
+        replaces = _check_free(path, take_over=self._take_over)
         beside = _beside(path)
         bound.bind(str(beside))
         file = beside.lstat()
         self._own = beside, file
         beside.chmod(self._mode)
         bound.listen(backlog)
-        if stale:
+        if replaces:
             beside.rename(path)
         else:
             # Unlike a rename, a link does not replace what has come there meanwhile.
@@ -112,18 +123,24 @@ class UnixEndpoint(Endpoint):
             return
         path, file = self._own
         self._own = None
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), DirectoryLock(path.parent) as lock:
             if os.path.samestat(path.lstat(), file):
-                path.unlink()
+                lock.acquire_now(path)
+                if os.path.samestat(path.lstat(), file):
+                    path.unlink()
 
 
 class UnixListener(StreamListener):
     """An actor that serves a Unix socket, and drains when interrupted, as :class:`TCPListener`.
 
     The socket appears at its path only when it listens, with its mode. A stale socket there, left
-    by a process that was killed, is replaced. Anything else is an error and is left alone, a socket
-    that somebody listens on included. When it is interrupted the path is removed at once, if it is
-    still its own: so a new process can take the path over while this one drains.
+    by a process that was killed, is replaced: of several processes that find it at once one gets the
+    path, the others an error. Anything else is an error and is left alone, a socket that somebody
+    listens on included. When it is interrupted the path is removed at once, if it is still its own:
+    so a new process can have the path while this one drains.
+
+    With ``take_over=True`` it replaces a socket that somebody listens on, and no client fails for
+    that. The other process serves the clients that it has, and gets no more: stop it then.
 
     A handler may look at its stream's ``credentials``, the (pid, uid, gid) of the client's process.
     They are None where the platform does not know them.
@@ -133,6 +150,7 @@ class UnixListener(StreamListener):
       path: where the socket is to be. One that begins with a zero byte is an abstract address
         (Linux), which has neither a file nor a mode.
       mode: the permissions of the socket.
+      take_over: take the path from a process that listens there.
       sockets: listen on these, already bound, instead. They are closed in the end, and their paths
         left alone.
       backlog, ssl_context, drain, max_connections, name, grace: as for :class:`TCPListener`.
@@ -151,6 +169,7 @@ class UnixListener(StreamListener):
         path: str | bytes | os.PathLike[str] | None = None,
         *,
         mode: int = 0o600,
+        take_over: bool = False,
         backlog: int | None = None,
         ssl_context: ssl.SSLContext | None = None,
         drain: Drain = "eof",
@@ -159,7 +178,7 @@ class UnixListener(StreamListener):
         name: str | None = None,
         grace: float | None = None,
     ) -> None:
-        endpoint = UnixEndpoint("UnixListener", path, sockets, mode=mode)
+        endpoint = UnixEndpoint("UnixListener", path, sockets, mode=mode, take_over=take_over)
         super().__init__(
             endpoint,
             for_stream(handler),
@@ -202,18 +221,20 @@ def _beside(path: Path) -> Path:
     )
 
 
-def _check_free(path: str) -> bool:
-    """See that there is nothing at the path but a stale socket. Returns whether there is one."""
+def _check_free(path: Path, *, take_over: bool) -> bool:
+    """See that there is nothing at the path but what is to be replaced. Returns whether that is."""
     try:
-        found = Path(path).lstat()
+        found = path.lstat()
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "there is something else, not a socket; move it away")
+    if take_over:
+        return True
     with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(path)
+            probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return True  # nobody listens there any more
         except BlockingIOError:
