@@ -87,7 +87,7 @@ class Endpoint(abc.ABC):
         """
 
     def turn_newcomers_away(self, listening: stdlib_socket.socket) -> bool:
-        """Nobody can connect any more, and all who have can be accepted. Returns whether that is so.
+        """Nobody can connect any more, and all who have can be accepted: is that so?
 
         It acts on the socket in every process that has it. So it is not done with one that was
         given, which may be another worker's too, or the service manager's.

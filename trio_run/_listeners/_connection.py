@@ -12,10 +12,9 @@ that waits is woken to that. What arrives later is never read: the close lingers
 A client that has only just come is about to send its first request. It has half a second for that
 since its handler began, before its connection drains or after.
 
-A task inside busy() may read what it needs to finish. Busy blocks may overlap, one in each of
-several tasks. Then a task that is in no block reads end of file at once, and the connection has
-ended when the last block has. Which blocks a task is in is kept in a context variable, because a
-task inherits it from the code that started it.
+A task inside busy() may read what it needs to finish. Where busy blocks overlap, one in each of
+several tasks, a task that is in none reads end of file at once, and the connection has ended when
+the last block has.
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ from __future__ import annotations
 import math
 import socket as stdlib_socket
 import struct
-import sys
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from ._bind import format_address
+from ._busy import Busyness
 from ._linger import (
     is_anything_on_its_way,
     linger,
@@ -39,7 +37,7 @@ from ._linger import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .._inside import Inside
 
@@ -60,37 +58,7 @@ class Credentials(NamedTuple):
     gid: int
 
 
-class _Block:
-    """A busy block of a connection."""
-
-    __slots__ = ("connection", "is_open", "is_tidying_up", "outer", "sent_before")
-
-    def __init__(self, connection: Connection, outer: _Block | None, sent_before: int) -> None:
-        self.connection = connection
-        self.outer = outer  # the one around it
-        self.sent_before = sent_before  # bytes
-        # In a finally clause after a cancel: what is cut then is no reply.
-        self.is_tidying_up = isinstance(sys.exception(), trio.Cancelled)
-        self.is_open = True
-
-
-_block: ContextVar[_Block | None] = ContextVar("trio_run.block", default=None)
-
-
-def _open_blocks() -> Iterator[_Block]:
-    """Those that this task is in, or was started in, the innermost first."""
-    block = _block.get()
-    while block is not None:
-        if block.is_open:
-            yield block
-        block = block.outer
-
-
-def _innermost() -> _Block | None:
-    return next(_open_blocks(), None)
-
-
-class Connection(trio.abc.HalfCloseableStream):
+class Connection(Busyness, trio.abc.HalfCloseableStream):
     """One client's stream: used like a :class:`trio.SocketStream`, and its listener can drain it.
 
     ``peer`` is the client's address, or on a Unix socket its :class:`Credentials`. ``socket`` is
@@ -99,8 +67,6 @@ class Connection(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_broken",
-        "_busy",
         "_carries_tls",
         "_closed",
         "_has_asked",
@@ -108,36 +74,30 @@ class Connection(trio.abc.HalfCloseableStream):
         "_left",
         "_left_is_final",
         "_lingering",
-        "_occupied",
         "_patience",
         "_reading",
         "_sending",
-        "_sent",
         "_sent_eof",
-        "_sent_whole",
         "_socket",
-        "_torn",
         "_trio_socket",
         "at_drain",
         "at_end",
         "draining",
         "first_request_by",
-        "inside",
         "more_to_come",
         "peer",
         "scope",
         "send_timeout",
         "shaking_hands",
-        "shielded",
     )
 
     def __init__(
         self, socket: stdlib_socket.socket, peer: object, inside: Inside, *, shielded: bool = False
     ) -> None:
+        super().__init__(inside, shielded=shielded)
         self._socket = socket
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
-        self.inside = inside
         # How it drains, where not by end of file. By a cancel of this scope; at once, and when it
         # drains and is not busy.
         self.scope: trio.CancelScope | None = None
@@ -146,11 +106,9 @@ class Connection(trio.abc.HalfCloseableStream):
         self.shaking_hands = False
         self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
         self.more_to_come = False  # it is still sending what nobody will read: linger for that
-        self.shielded = shielded  # may its handler be cancelled softly?
         self.draining = False
         self.first_request_by = math.inf  # known when its handler begins
         self._has_asked = False  # has anything of a request come?
-        self._busy = self._occupied = 1  # until its handler begins
         self._left: int | None = None  # how many bytes may still be read, once it drains
         self._left_is_final = False
         self._input_is_over = False  # nothing is read any more, busy or not
@@ -158,11 +116,7 @@ class Connection(trio.abc.HalfCloseableStream):
         self._patience = math.inf  # seconds in which the rest of a handshake has to come
         self._reading = False
         self._sending = False
-        self._sent = 0  # bytes
-        self._sent_whole = 0  # how many of them were whole replies
         self._sent_eof = False
-        self._torn = False
-        self._broken = False  # the client is gone
         self._lingering = False
         self._closed = False
 
@@ -217,53 +171,14 @@ class Connection(trio.abc.HalfCloseableStream):
     def busy(self) -> bool:
         return self._busy > 0 and not self.shaking_hands
 
-    def occupy(self) -> None:
-        """It is busy, in no task's block, until release()."""
-        self._busy += 1
-        self._occupied += 1
-
-    def release(self) -> None:
-        self._occupied -= 1
-        self._become_less_busy()
-
-    def enter_busy(self) -> trio.CancelScope | None:
-        self._busy += 1
-        _block.set(_Block(self, _innermost(), self._sent))
-        # A shield costs as much as a cancel scope: only where there is something to shield from.
-        if self.shielded or self.inside.cancels_on_stop:
-            return self.inside.enter_busy()
-        return None
-
-    def leave_busy(self, shield: trio.CancelScope | None, exc: BaseException | None) -> None:
-        if shield is not None:
-            self.inside.leave_busy(shield, exc)
-        block = _block.get()
-        if block is not None and block.connection is self:  # else it was entered in another task
-            block.is_open = False
-            _block.set(block.outer)
-            if _innermost() is None:
-                if exc is None:
-                    self._sent_whole = self._sent
-                elif not block.is_tidying_up:
-                    self._tear(block.sent_before)
-        self._become_less_busy()
-
-    def is_busy_here(self) -> bool:
-        """Is the running task to finish something? Then it may read what it needs for that."""
-        if self._occupied:
-            return True
-        block = _innermost() if self._busy else None
-        return block is not None and block.connection is self
-
-    def _become_less_busy(self) -> None:
-        self._busy -= 1
+    def _became_less_busy(self) -> None:
         if self.draining:
             self._end_if_idle()
 
     # Draining.
 
     def drain(self) -> None:
-        """End it at once for every task that is not busy, for the others as their blocks end."""
+        """End it: at once for a task that is not busy, for the others when their blocks end."""
         if self.draining:
             return
         self.draining = True
@@ -490,27 +405,6 @@ class Connection(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("can't send after sending EOF")
 
     # Closing.
-
-    def tear(self) -> None:
-        """What was sent last is not the whole: it is to end in a reset.
-
-        What was sent before the running task's busy block still gets to the client first.
-        """
-        self._tear(self._sent)
-
-    def _tear(self, sent_before: int) -> None:
-        sent_before = min([sent_before, *(block.sent_before for block in _open_blocks())])
-        self._sent_whole = max(self._sent_whole, sent_before)
-        self._torn = True
-
-    def settle(self) -> None:
-        """Its client knows what it got: it need not end in a reset."""
-        self._torn = False
-
-    @property
-    def is_torn(self) -> bool:
-        """Is there a client who got less than the whole?"""
-        return self._torn and not self._broken
 
     @property
     def closed(self) -> bool:

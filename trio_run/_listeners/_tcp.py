@@ -1,9 +1,9 @@
 """TCPListener: where TCP is listened for. What happens to the connections is decided in _stream.
 
 A client whose connection is made between the last accept() and the close of the listening socket
-would be reset. So at the end a filter drops what begins a handshake: the handshakes that are under
-way are finished, and their clients can still be accepted. Those whose handshake is dropped try again
-after a second, by themselves, and are refused.
+would be reset. So at the end a filter drops what begins a handshake. The handshakes that are under
+way are finished, and their clients can still be accepted. A client whose handshake is dropped tries
+again after a second, by itself, and is refused.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ accepts the clients that came that way, and closes.
 
 Both a look and what is done upon it happen under a lock of the directory. So of several processes
 that find the same stale socket one gets the path, and nobody's path is removed by another. Where a
-directory can't be locked, as one that may not be read, or on some network file systems, the later of
-two renames wins.
+directory can't be locked, as one that may not be read, or on some network file systems, the later
+of two renames wins.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ class UnixListener(StreamListener):
     """An actor that serves a Unix socket, and drains when interrupted, as :class:`TCPListener`.
 
     The socket appears at its path only when it listens, with its mode. A stale socket there, left
-    by a process that was killed, is replaced: of several processes that find it at once one gets the
-    path, the others an error. Anything else is an error and is left alone, a socket that somebody
-    listens on included. When it is interrupted the path is removed at once, if it is still its own:
+    by a process that was killed, is replaced: of several processes that find it at once one gets
+    the path, the others an error. Anything else is an error and is left alone, a socket that
+    somebody listens on included. When it is interrupted the path is removed at once, if it is still its own:
     so a new process can have the path while this one drains.
 
     With ``take_over=True`` it replaces a socket that somebody listens on, and no client fails for

@@ -1,0 +1,140 @@
+"""What busy() does to a connection: which of its tasks are busy, and whether a reply was cut.
+
+Busy blocks may overlap, one in each of several tasks. Which blocks a task is in is kept in a
+context variable, because a task inherits it from the code that started it. What becomes of a
+connection that is busy no longer, or whose reply was cut, is decided in _connection.
+"""
+
+from __future__ import annotations
+
+import abc
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._inside import Inside
+
+
+class _Block:
+    """A busy block of a connection."""
+
+    __slots__ = ("connection", "is_open", "is_tidying_up", "outer", "sent_before")
+
+    def __init__(self, connection: Busyness, outer: _Block | None, sent_before: int) -> None:
+        self.connection = connection
+        self.outer = outer  # the one around it
+        self.sent_before = sent_before  # bytes
+        # In a finally clause after a cancel: what is cut then is no reply.
+        self.is_tidying_up = isinstance(sys.exception(), trio.Cancelled)
+        self.is_open = True
+
+
+_block: ContextVar[_Block | None] = ContextVar("trio_run.block", default=None)
+
+
+def _open_blocks() -> Iterator[_Block]:
+    """Those that this task is in, or was started in, the innermost first."""
+    block = _block.get()
+    while block is not None:
+        if block.is_open:
+            yield block
+        block = block.outer
+
+
+def _innermost() -> _Block | None:
+    return next(_open_blocks(), None)
+
+
+class Busyness(abc.ABC):
+    """A connection, as far as busy() is concerned with it."""
+
+    __slots__ = (
+        "_broken",
+        "_busy",
+        "_occupied",
+        "_sent",
+        "_sent_whole",
+        "_torn",
+        "inside",
+        "shielded",
+    )
+
+    def __init__(self, inside: Inside, *, shielded: bool) -> None:
+        self.inside = inside
+        self.shielded = shielded  # may its handler be cancelled softly?
+        self._busy = self._occupied = 1  # until its handler begins
+        self._sent = 0  # bytes
+        self._sent_whole = 0  # how many of them were whole replies
+        self._torn = False
+        self._broken = False  # the client is gone
+
+    @abc.abstractmethod
+    def _became_less_busy(self) -> None: ...
+
+    def occupy(self) -> None:
+        """It is busy, in no task's block, until release()."""
+        self._busy += 1
+        self._occupied += 1
+
+    def release(self) -> None:
+        self._occupied -= 1
+        self._busy -= 1
+        self._became_less_busy()
+
+    def enter_busy(self) -> trio.CancelScope | None:
+        self._busy += 1
+        _block.set(_Block(self, _innermost(), self._sent))
+        # A shield costs as much as a cancel scope: only where there is something to shield from.
+        if self.shielded or self.inside.cancels_on_stop:
+            return self.inside.enter_busy()
+        return None
+
+    def leave_busy(self, shield: trio.CancelScope | None, exc: BaseException | None) -> None:
+        if shield is not None:
+            self.inside.leave_busy(shield, exc)
+        block = _block.get()
+        if block is not None and block.connection is self:  # else it was entered in another task
+            block.is_open = False
+            _block.set(block.outer)
+            if _innermost() is None:
+                if exc is None:
+                    self._sent_whole = self._sent
+                elif not block.is_tidying_up:
+                    self._tear(block.sent_before)
+        self._busy -= 1
+        self._became_less_busy()
+
+    def is_busy_here(self) -> bool:
+        """Is the running task to finish something? Then it may read what it needs for that."""
+        if self._occupied:
+            return True
+        block = _innermost() if self._busy else None
+        return block is not None and block.connection is self
+
+    # Whether a reply was cut.
+
+    def tear(self) -> None:
+        """What was sent last is not the whole: it is to end in a reset.
+
+        What was sent before the running task's busy block still gets to the client first.
+        """
+        self._tear(self._sent)
+
+    def _tear(self, sent_before: int) -> None:
+        sent_before = min([sent_before, *(block.sent_before for block in _open_blocks())])
+        self._sent_whole = max(self._sent_whole, sent_before)
+        self._torn = True
+
+    def settle(self) -> None:
+        """Its client knows what it got: it need not end in a reset."""
+        self._torn = False
+
+    @property
+    def is_torn(self) -> bool:
+        """Is there a client who got less than the whole?"""
+        return self._torn and not self._broken
