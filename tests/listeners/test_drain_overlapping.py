@@ -202,7 +202,6 @@ async def test_rule_04_a_reader_started_in_a_block_is_ended_when_that_block_ends
 async def test_a_block_that_another_task_leaves_is_left() -> None:
     async def handler(stream: trio.abc.Stream) -> None:
         block = busy()
-        block.__enter__()
 
         async def leave() -> None:
             await stream.receive_some(1)
@@ -210,6 +209,8 @@ async def test_a_block_that_another_task_leaves_is_left() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave)
+            await wait_all_tasks_blocked()
+            block.__enter__()
         assert await stream.receive_some() == b""
 
     async with serving(handler) as server:

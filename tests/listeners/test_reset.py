@@ -15,9 +15,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run import UnixListener, busy
+from trio_run import HTTPListener, UnixListener, busy
 
 from .serving import (
+    HOST,
     clog_stream,
     lines_of,
     read_exactly,
@@ -207,6 +208,42 @@ async def test_rule_05_nobody_waits_for_a_client_that_has_left(clock: MockClock)
         await trio.sleep(1)
         await server.stop()
         assert server.report.duration == pytest.approx(3)
+
+
+async def test_rule_05_nobody_waits_any_longer_for_a_client_that_leaves_meanwhile() -> None:
+    async with serving(one_and_then_stuck, grace=0.1) as server:
+        client = slow_client(server.address)
+        await trio.sleep(0.05)
+        server.group.stop()
+        await trio.sleep(0.3)  # the grace is over
+        assert not server.ended.is_set()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        with trio.fail_after(1):
+            await server.ended.wait()
+
+
+async def test_http_the_reset_after_a_failure_does_not_eat_the_response_before() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        whole = scope["path"] == "/whole"
+        body = SMALL if whole else b"half"
+        await send({"type": "http.response.body", "body": body, "more_body": not whole})
+        if not whole:
+            raise ValueError("no good")
+
+    listener = HTTPListener(app, 0, host=HOST)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: listener.execute(task_status=task_status))
+        async with stream_of(slow_client(listener.addresses[0])) as client:
+            for path in (b"whole", b"half"):
+                await client.send_all(b"GET /" + path + b" HTTP/1.1\r\nHost: test\r\n\r\n")
+            await trio.sleep(0.3)  # it has failed
+            got = await read_to_reset(client)
+            assert SMALL in got
+        nursery.cancel_scope.cancel()
 
 
 # Where there is no reset.

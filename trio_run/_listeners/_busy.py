@@ -118,14 +118,11 @@ class Busyness(abc.ABC):
 
     # Whether a reply was cut.
 
-    def tear(self) -> None:
-        """What was sent last is not the whole: it is to end in a reset.
-
-        What was sent before the running task's busy block still gets to the client first.
-        """
-        self._tear(self._sent)
-
     def _tear(self, sent_before: int) -> None:
+        """It is to end in a reset: what was sent since then is not the whole of a reply.
+
+        If that was inside a busy block, nothing that was sent in the block is.
+        """
         sent_before = min([sent_before, *(block.sent_before for block in _open_blocks())])
         self._sent_whole = max(self._sent_whole, sent_before)
         self._torn = True

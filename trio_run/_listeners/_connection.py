@@ -179,8 +179,6 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
 
     def drain(self) -> None:
         """End it: at once for a task that is not busy, for the others when their blocks end."""
-        if self.draining:
-            return
         self.draining = True
         if self.at_drain is not None:
             self.at_drain()
@@ -212,8 +210,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         elif self.scope is not None and not self._has_only_just_come():
             self.scope.cancel("the listener drains")
         elif self.at_end is not None:
-            if not self._left_is_final:
-                self._left = None
+            self._left = None
             self.at_end()
         else:
             if not self._left_is_final:
@@ -419,11 +416,16 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
-        """Make it safe to close: linger, if anything is still on its way."""
-        if self._closed or self._lingering or self._sending:  # what is being sent is lost anyway
+        """Make it safe to close: linger, if anything is still on its way.
+
+        One that is to end in a reset waits until its client has what was sent before.
+        """
+        if self._closed or self._lingering:
             return
         if self.is_torn:
             await wait_acknowledged(self._socket, self._sent - self._sent_whole)
+            return
+        if self._sending:  # what is being sent is lost anyway
             return
         if not (self.more_to_come or is_anything_on_its_way(self._socket)):
             return
@@ -435,11 +437,10 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         finally:
             self._lingering = False
 
-    def reset(self) -> None:
-        """Close it so that the client sees that something is missing."""
-        if not self._closed:
-            self._torn = True
-            self.close()
+    async def reset(self) -> None:
+        """Close it so that the client sees that the reply of this busy block is not whole."""
+        self._tear(self._sent)
+        await self.aclose()
 
     def close(self) -> None:
         if not self._closed:

@@ -124,7 +124,9 @@ class HTTPConnection:
             await exchange.over.wait()
         finally:
             if exchange.status and not exchange.complete:
-                self._connection.reset()  # its client is not to take what it has for the whole
+                await (
+                    self._connection.reset()
+                )  # its client is not to take what it has for the whole
         if exchange.refusal is not None:
             raise exchange.refusal
         status, length = exchange.status, exchange.length

@@ -192,7 +192,9 @@ class WebSocket:
             self._service.tell_failure(self._connection, what, failed, left=self._heard)
         if not self.settled.is_set():
             if self._denial.status:
-                self._connection.reset()  # the client is not to take what it has for the whole
+                await (
+                    self._connection.reset()
+                )  # the client is not to take what it has for the whole
                 self._settle(self._denial.status)
             else:
                 await self._refuse(500, "the server failed")
