@@ -177,9 +177,14 @@ def stream_of(client: socket.socket) -> trio.SocketStream:
 
 
 @pytest.mark.parametrize("handler", [one_and_then_stuck, one_and_then_failing])
-async def test_rule_05_the_reset_does_not_eat_the_reply_before(handler: Handler) -> None:
+@pytest.mark.parametrize("half_closes", [False, True])
+async def test_rule_05_the_reset_does_not_eat_the_reply_before(
+    handler: Handler, half_closes: bool
+) -> None:
     async with serving(handler, grace=0.1) as server:
         async with stream_of(slow_client(server.address)) as client:
+            if half_closes:
+                await client.send_eof()
             await trio.sleep(0.05)
             server.group.stop()
             await trio.sleep(0.3)  # the grace is over

@@ -303,7 +303,8 @@ async def test_rule_01_a_directory_that_cannot_be_written(path: Path) -> None:
 # Rule 1: abstract addresses, and sockets that are handed over.
 
 
-async def test_rule_07_an_abstract_address() -> None:
+async def test_rule_07_an_abstract_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     address = f"\0trio-run {os.getpid()}"
     before = names_in(Path.cwd())
     async with serving_at(address) as server:

@@ -81,7 +81,7 @@ def _is_reset(socket: stdlib_socket.socket) -> bool:
     try:
         socket.recv(1, stdlib_socket.MSG_PEEK)
     except BlockingIOError:
-        return False
+        pass
     except OSError:
         return True
     return False
