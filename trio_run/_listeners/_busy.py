@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .._inside import Inside
 
 
@@ -37,17 +35,11 @@ class _Block:
 _block: ContextVar[_Block | None] = ContextVar("trio_run.block", default=None)
 
 
-def _open_blocks() -> Iterator[_Block]:
-    """Those that this task is in, or was started in, the innermost first."""
-    block = _block.get()
-    while block is not None:
-        if block.is_open:
-            yield block
-        block = block.outer
-
-
-def _innermost() -> _Block | None:
-    return next(_open_blocks(), None)
+def _innermost(block: _Block | None) -> _Block | None:
+    """The first of these that is open: this one, and those around it."""
+    while block is not None and not block.is_open:
+        block = block.outer  # its task was started in it, and it has ended since
+    return block
 
 
 class Busyness(abc.ABC):
@@ -88,7 +80,7 @@ class Busyness(abc.ABC):
 
     def enter_busy(self) -> trio.CancelScope | None:
         self._busy += 1
-        _block.set(_Block(self, _innermost(), self._sent))
+        _block.set(_Block(self, _innermost(_block.get()), self._sent))
         # A shield costs as much as a cancel scope: only where there is something to shield from.
         if self.shielded or self.inside.cancels_on_stop:
             return self.inside.enter_busy()
@@ -101,7 +93,7 @@ class Busyness(abc.ABC):
         if block is not None and block.connection is self:  # else it was entered in another task
             block.is_open = False
             _block.set(block.outer)
-            if _innermost() is None:
+            if _innermost(block.outer) is None:
                 if exc is None:
                     self._sent_whole = self._sent
                 elif not block.is_tidying_up:
@@ -113,7 +105,7 @@ class Busyness(abc.ABC):
         """Is the running task to finish something? Then it may read what it needs for that."""
         if self._occupied:
             return True
-        block = _innermost() if self._busy else None
+        block = _innermost(_block.get()) if self._busy else None
         return block is not None and block.connection is self
 
     # Whether a reply was cut.
@@ -123,7 +115,10 @@ class Busyness(abc.ABC):
 
         If that was inside a busy block, nothing that was sent in the block is.
         """
-        sent_before = min([sent_before, *(block.sent_before for block in _open_blocks())])
+        block = _innermost(_block.get())
+        while block is not None:
+            sent_before = block.sent_before
+            block = _innermost(block.outer)
         self._sent_whole = max(self._sent_whole, sent_before)
         self._torn = True
 

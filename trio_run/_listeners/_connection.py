@@ -184,7 +184,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             self.at_drain()
         if self.scope is not None and not self._has_only_just_come():
             self.scope.cancel("the listener drains")  # what is busy is shielded from that
-        if self.at_end is None and not self._is_owed_a_request():
+        if self._busy and self.at_end is None and not self._is_owed_a_request():
             self._left = unread(self._socket)
         self._end_if_idle()
 
@@ -251,9 +251,9 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
                         await self._wait_patiently()
                     elif self.draining and self._is_owed_a_request():
                         with trio.move_on_at(self.first_request_by):
-                            await self.wait_readable()
+                            await trio.lowlevel.wait_readable(self._socket)
                     else:
-                        await self.wait_readable()
+                        await trio.lowlevel.wait_readable(self._socket)
                 except trio.ClosedResourceError:
                     pass  # it was closed, drains, or is in a hurry: look again
                 waited = True
@@ -281,7 +281,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
-        if not self._carries_tls:  # with it the first thing is a handshake
+        if not (self._has_asked or self._carries_tls):  # with TLS it begins with a handshake
             self.has_asked()
         return data
 
@@ -298,18 +298,14 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         self._left_is_final = True  # a task has heard of the end
         return min(max_bytes, self._left)
 
-    async def wait_readable(self) -> None:
-        """Wait until there is input, or the client's end of stream."""
-        await trio.lowlevel.wait_readable(self._socket)
-
     async def _wait_patiently(self) -> None:
-        """The same, as long as its patience lasts: only the time that it waits is counted.
+        """Wait for input as long as its patience lasts: only the time that it waits is counted.
 
         The time in which we are busy with other connections is not this client's.
         """
         began = trio.current_time()
         with trio.move_on_after(self._patience) as waiting:
-            await self.wait_readable()
+            await trio.lowlevel.wait_readable(self._socket)
         self._patience = max(0.0, self._patience - (trio.current_time() - began))
         if waiting.cancelled_caught:
             raise trio.BrokenResourceError("it took too long")
@@ -326,27 +322,26 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         if not self._carries_tls:
             await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
+        size = sent = 0
         self._sending = True
         try:
             self._check_sendable()
             with memoryview(data).cast("B") as view:
-                sent = 0
-                try:
-                    while sent < len(view):
-                        try:
-                            sent += self._socket.send(view[sent:] if sent else view)
-                        except BlockingIOError:
-                            await self._wait_writable()
-                            waited = True
-                except OSError as exc:
-                    self._broken = True
-                    raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
-                finally:
-                    self._sent += sent
-                    if 0 < sent < len(view):
-                        self._tear(self._sent - sent)
+                size = len(view)
+                while sent < size:
+                    try:
+                        sent += self._socket.send(view[sent:] if sent else view)
+                    except BlockingIOError:
+                        await self._wait_writable()
+                        waited = True
+        except OSError as exc:
+            self._broken = True
+            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         finally:
             self._sending = False
+            self._sent += sent
+            if 0 < sent < size:
+                self._tear(self._sent - sent)
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
 

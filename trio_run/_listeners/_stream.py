@@ -6,6 +6,7 @@ decided in _connection, what a client is answered by the function that a listene
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_run")
 
 Drain = Literal["eof", "wait", "cancel"]
+
+_NO_SCOPE = contextlib.nullcontext()
 
 _ACCEPT_AT_ONCE = 100  # then others get their turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
@@ -305,7 +308,9 @@ class StreamListener:
                 logger.info("%s: no TLS handshake with %s: %s", self.name, who, reason)
                 return
         try:
-            await self._handle(connection, stream)
+            with trio.CancelScope() if self._drain == "cancel" else _NO_SCOPE as connection.scope:
+                connection.begin()
+                await self._converse(connection, stream)
         except Exception as exc:
             self.log_failure(connection, exc)
             await connection.finish()  # no close_notify: what was sent may not be the whole
@@ -315,16 +320,6 @@ class StreamListener:
             else:
                 with lingering():
                     await stream.aclose()
-
-    async def _handle(self, connection: Connection, stream: Connection | TLSConnection) -> None:
-        if self._drain == "cancel":
-            with trio.CancelScope() as scope:
-                connection.scope = scope
-                connection.begin()
-                await self._converse(connection, stream)
-        else:
-            connection.begin()
-            await self._converse(connection, stream)
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Start a task that a stop waits for, as it does for handlers."""
