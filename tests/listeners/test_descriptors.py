@@ -173,7 +173,43 @@ async def test_rule_06_those_in_the_queue_have_their_turn_until_the_grace_is_ove
     assert server.detail == "0 drained, 4 cut"
 
 
-async def test_rule_06_an_idle_client_makes_room_at_a_stop_for_one_that_waits() -> None:
+async def test_rule_06_those_who_come_back_again_and_again_do_not_hold_up_the_stop() -> None:
+    """Each has its turn once. Afterwards it is refused, if only after a second on TCP."""
+    answered = 0
+    under_load = trio.Event()
+
+    async def come_again() -> None:
+        nonlocal answered
+        with contextlib.suppress(OSError, trio.BrokenResourceError):
+            while True:
+                async with await server.connect() as client:
+                    await client.send_all(b"hello")
+                    await read_exactly(client, 5)
+                    answered += 1
+                    if answered == 20:
+                        under_load.set()
+
+    async with serving(echo, max_connections=2) as server, trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(come_again)
+        await under_load.wait()
+        await server.stop()
+        assert server.report.duration < 5  # of 30
+
+
+@pytest.mark.parametrize("knows_its_queue", [True, False])
+async def test_rule_06_an_idle_client_makes_room_at_a_stop_for_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch, knows_its_queue: bool
+) -> None:
+    getsockopt = socket.socket.getsockopt
+
+    def without_info(self: socket.socket, level: int, option: int, *size: int) -> Any:
+        if (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO):
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        return getsockopt(self, level, option, *size)
+
+    if not knows_its_queue:
+        monkeypatch.setattr(socket.socket, "getsockopt", without_info)
     async with serving(echo, max_connections=1) as server:
         async with await server.connect() as idle:
             assert await ask(idle, b"hello") == b"hello"

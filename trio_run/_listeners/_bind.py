@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket as stdlib_socket
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _INTERNET = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
+_UNACKED = struct.Struct("24xI")  # in Linux' tcp_info, which of a listening socket is its queue
 _UNAVAILABLE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _REASONS: dict[int | None, str] = {
     errno.EADDRINUSE: "it is in use; stop the process that listens there, or choose another",
@@ -46,6 +48,19 @@ def has_clients(listening: stdlib_socket.socket) -> bool:
     poll = select.poll()
     poll.register(listening, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def queue_length(listening: stdlib_socket.socket, backlog: int) -> int:
+    """How many are in its queue: the backlog, where nobody knows."""
+    if sys.platform != "linux" or listening.family not in _INTERNET:
+        return backlog
+    try:
+        info = listening.getsockopt(
+            stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_INFO, _UNACKED.size
+        )
+        return int(_UNACKED.unpack(info)[0])
+    except (OSError, struct.error):  # an imitation of a kernel
+        return backlog
 
 
 def turn_away(listening: stdlib_socket.socket) -> int:

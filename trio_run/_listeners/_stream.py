@@ -18,7 +18,7 @@ import trio
 
 from .._errors import Ending
 from .._inside import Inside, place
-from ._bind import has_clients, turn_away
+from ._bind import has_clients, queue_length, turn_away
 from ._connection import Connection
 from ._linger import lingering
 from ._tls import TLSConnection
@@ -165,10 +165,10 @@ class StreamListener:
         self._disappear()
         self._is_emptying_queues = True
         for listening in self._endpoint.sockets:
-            await self._accept_queued(listening, self._backlog)
+            await self._accept_queued(listening)
             # Not before its queue is empty: who would have to wait for long had better be refused.
             if self._endpoint.turn_newcomers_away(listening):
-                await self._accept_queued(listening, self._backlog)
+                await self._accept_queued(listening)
             listening.close()
         self._is_emptying_queues = False
         self._drain_all()
@@ -212,14 +212,17 @@ class StreamListener:
                 await trio.sleep(_PAUSE)
                 return
 
-    async def _accept_queued(self, listening: stdlib_socket.socket, most: int) -> None:
-        """Accept whoever has connected, but no more than so many.
+    async def _accept_queued(self, listening: stdlib_socket.socket) -> None:
+        """Accept whoever has connected.
 
         What the kernel has accepted is a client's connection: closing the socket would reset it.
         Nobody is served meanwhile, or clients that come back at once would keep the queue full.
-        Only where there is no room for all, others have to leave first.
+        Only where there is no room for all, others have to leave first: then those who are in the
+        queue by then have their turn, and nobody who comes later.
         """
         tries = 0
+        most = self._backlog
+        has_waited = False
         while tries <= most:
             if len(self._connections) < self._most:
                 try:
@@ -231,7 +234,10 @@ class StreamListener:
                     self._pause(exc)
             if not has_clients(listening):
                 return
-            self._drain_all()
+            if not has_waited:
+                has_waited = True
+                most = min(most, tries + queue_length(listening, self._backlog))
+                self._drain_all()
             # Where descriptors are short, others than we may make room too.
             with trio.move_on_after(_PAUSE if self._exhausted else math.inf):
                 await self._wait_for_room()
