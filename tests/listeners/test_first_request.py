@@ -175,3 +175,32 @@ async def test_rule_04_a_server_that_speaks_first_waits_for_an_answer(clock: Moc
         await wait_all_tasks_blocked()
         assert await ask(client, b"EHLO") == b"EHLO"
         assert await read_to_end(client) == b""
+
+
+@pytest.mark.usefixtures("patient")
+async def test_rule_03_a_tls_a_client_in_the_queue_that_has_begun_its_handshake_is_answered(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    arrived, leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = contexts[1].wrap_bio(arrived, leaving, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    async with silent_client(contexts, max_connections=1) as (server, first):
+        await first.send_all(b"asks")
+        assert await read_exactly(first, 4) == b"ASKS"
+        client = server.connect_now(leaving.read())
+        await wait_all_tasks_blocked()
+        server.group.stop()
+        assert await read_to_end(first) == b""
+        await first.aclose()  # that makes room
+        arrived.write(await client.receive_some())
+        tls.do_handshake()
+        await client.send_all(leaving.read())
+        await wait_all_tasks_blocked()
+        tls.write(b"asks")
+        await client.send_all(leaving.read())
+        arrived.write(await read_to_end(client))
+        assert tls.read() == b"ASKS"
+        await client.aclose()
+        await server.ended.wait()
+    assert server.detail == "2 drained, 0 cut"

@@ -162,6 +162,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
 
     def begin(self) -> None:
         """Its handler begins."""
+        self._left = None  # what had arrived by then may have been a handshake
         self.first_request_by = trio.current_time() + FIRST_REQUEST
         self.release()
 
