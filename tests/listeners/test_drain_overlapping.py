@@ -11,9 +11,9 @@ import trio
 import trio_websocket
 from trio.testing import wait_all_tasks_blocked
 
-from trio_run import WebSocketListener, busy
+from trio_run import Cause, TCPListener, WebSocketListener, busy
 
-from .serving import Server, begin, read_exactly, read_to_end, serving
+from .serving import HOST, Server, begin, read_exactly, read_to_end, serving
 
 Answer = Callable[[bytes], Awaitable[None]]
 
@@ -243,7 +243,7 @@ async def test_rule_09_no_message_is_handed_out_after_the_stop_and_the_close_wai
     service = Pipelining()
 
     def listen(handler: Any, **options: Any) -> WebSocketListener:
-        return WebSocketListener(handler, 0, host="127.0.0.1", **options)
+        return WebSocketListener(handler, 0, host=HOST, **options)
 
     async with serving(service.on_websocket, kind=listen) as server:
         async with websocket(server) as client:
@@ -266,3 +266,27 @@ async def test_rule_09_no_message_is_handed_out_after_the_stop_and_the_close_wai
         await server.stop()
     assert service.begun == [b"a", b"b"]
     assert server.detail == "1 drained, 0 cut"
+
+
+# Where no group stops: nothing has shielded the blocks then.
+
+
+async def test_a_listener_in_plain_trio_cancels_a_handler_when_its_last_block_ends() -> None:
+    service = Pipelining()
+    listener = TCPListener(service.reading_itself, 0, host=HOST, drain="cancel")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: listener.execute(task_status=task_status))
+        async with await trio.open_tcp_stream(*listener.addresses[0]) as client:
+            for request in (b"a", b"b"):
+                await client.send_all(request)
+                await wait_all_tasks_blocked()
+            listener.interrupt(Cause())
+            await wait_all_tasks_blocked()
+            await client.send_all(b"c")
+            await wait_all_tasks_blocked()
+            service.let_go(b"a")
+            assert await read_exactly(client, 1) == b"A"
+            service.let_go(b"b")
+            assert await read_to_end(client) == b"B"
+    assert service.begun == [b"a", b"b"]
+    assert listener.status == "1 drained, 0 cut"

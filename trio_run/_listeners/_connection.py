@@ -183,8 +183,10 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         self.draining = True
         if self.at_drain is not None:
             self.at_drain()
-        if self.scope is not None and not self._has_only_just_come():
-            self.scope.cancel("the listener drains")  # what is busy is shielded from that
+        # In an actor that stops, what is busy is shielded from a cancel. Else that has to wait.
+        is_shielded = self.inside.is_stopping or not self._busy
+        if self.scope is not None and is_shielded and not self._has_only_just_come():
+            self.scope.cancel("the listener drains")
         if self._busy and self.at_end is None and not self._is_owed_a_request():
             self._left = unread(self._socket)
         self._end_if_idle()
