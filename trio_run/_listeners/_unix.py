@@ -136,8 +136,8 @@ class UnixListener(StreamListener):
     The socket appears at its path only when it listens, with its mode. A stale socket there, left
     by a process that was killed, is replaced: of several processes that find it at once one gets
     the path, the others an error. Anything else is an error and is left alone, a socket that
-    somebody listens on included. When it is interrupted the path is removed at once, if it is still its own:
-    so a new process can have the path while this one drains.
+    somebody listens on included. When it is interrupted the path is removed at once, if it is still
+    its own. So a new process can have the path while this one drains.
 
     With ``take_over=True`` it replaces a socket that somebody listens on, and no client fails for
     that. The other process serves the clients that it has, and gets no more: stop it then.
