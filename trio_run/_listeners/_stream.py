@@ -300,7 +300,7 @@ class StreamListener:
         await connection.finish()
         if connection.is_unix:
             logger.warning(
-                "%s: %s got half a reply, and an end of stream: a Unix socket has no reset",
+                "%s: %s got half a reply: a Unix socket has no reset",
                 self.name,
                 connection.who,
             )
