@@ -45,16 +45,20 @@ class Event:
     the group; ``when`` is in seconds from the group's start; ``fields`` has what else there is to
     know.
 
-    ============  =====  ===========================================================================
-    kind          about  fields ============  =====
-    =========================================================================== ready         both
-    not ready     group stop began    group  ``reason``, and ``actor``, ``error`` (the exception)
-    and ``signal`` of the cause lame duck     group  ``seconds`` interrupted   actor  ``reason``
-    stopped       actor  ``outcome``, ``detail`` failed        actor  ``error`` (the exception),
-    ``ignored`` held up       group  ``by`` (the actors' names), ``seconds`` (since the start or the
-    stop began) cut           actor  ``reason`` over          group  ``exit_code``, ``seconds``
-    (that the stop took), ``report`` ============  =====
-    ===========================================================================
+    The fields are, of an event about the group:
+
+    - "ready", "not ready": none
+    - "stop began": ``reason``, and ``actor``, ``error`` (the exception) and ``signal`` of its cause
+    - "lame duck": ``seconds``
+    - "held up": ``by`` (the actors' names), ``seconds`` (since the start or the stop began)
+    - "over": ``exit_code``, ``seconds`` (that the stop took), ``report``
+
+    And of one about an actor:
+
+    - "ready": none
+    - "interrupted", "cut": ``reason``
+    - "stopped": ``outcome``, ``detail``
+    - "failed": ``error`` (the exception), ``ignored``
     """
 
     kind: Kind
