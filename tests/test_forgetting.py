@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from functools import partial
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run import Cause, Group
+from trio_run import Cause, Group, busy
 
 
 class Idle:
@@ -154,6 +155,26 @@ async def test_the_stop_of_one_is_logged_as_a_group_s_is(
         "shop: stopping 'till' alone",
         "shop: 5 s into the stop, waiting for till (3 jobs)",
         "shop: 'till' stopped alone: returned",
+    ]
+
+
+async def test_one_that_has_stopped_alone_holds_up_no_stop(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(seconds: float) -> None:
+        with busy():
+            await trio.sleep(seconds)
+
+    group = Group(name="shop")
+    member = group.add(partial(slow, 4), name="one")
+    group.add(partial(slow, 9), name="other")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(group.run)
+        member.stop()
+        await trio.sleep(1)
+        group.stop()
+    assert [message for message in caplog.messages if "waiting for" in message] == [
+        "shop: 5 s into the stop, waiting for other"
     ]
 
 

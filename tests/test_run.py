@@ -353,7 +353,7 @@ def test_rule_22_a_traceback_that_can_t_be_had_is_said_to_be_so() -> None:
             raise RuntimeError(f"no {name}")
 
     text = _run._traceback_of(Odd())
-    assert text == "Odd\n(its traceback can't be had: RuntimeError: no args)\n"
+    assert text.startswith("Odd\n(its traceback can't be had: RuntimeError: no ")
 
 
 def test_rule_22_a_line_that_can_t_be_written_is_no_failure() -> None:

@@ -314,6 +314,14 @@ def test_the_thread_says_once_that_a_loop_hangs_and_then_ends_it(
 
 
 @pytest.mark.usefixtures("never_ends")
+def test_the_thread_waits_until_it_is_due_or_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    watchdog = Watchdog(grace=0, abort_after=1000, stuck_after=None)
+    watchdog.signal_arrived()
+    monkeypatch.setattr(_watchdog.time, "sleep", lambda _seconds: watchdog.over())
+    watchdog._watch()
+
+
+@pytest.mark.usefixtures("never_ends")
 def test_the_thread_ends_with_the_run() -> None:
     watchdog = Watchdog(grace=0, abort_after=0, stuck_after=None)
     watchdog.over()
