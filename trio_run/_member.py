@@ -112,6 +112,7 @@ class Life(Inside):
     def group(self) -> Group:
         return self.keeper.group
 
+    @trio.lowlevel.enable_ki_protection
     def stop(self) -> None:
         """Stop this one actor, by the rules of a group's stop."""
         self.keeper.stop_one(self)
@@ -119,6 +120,7 @@ class Life(Inside):
     def lame_duck(self) -> bool:
         return self.keeper.is_lame_duck()
 
+    @trio.lowlevel.enable_ki_protection
     def look_again(self) -> None:
         self.keeper.look_again()
 
@@ -378,6 +380,7 @@ class LifeStatus:
     def __init__(self, life: Life) -> None:
         self._life = life
 
+    @trio.lowlevel.enable_ki_protection
     def started(self, _value: object = None) -> None:
         name = self._life.name
         if self._life.ready_at is not None:

@@ -47,7 +47,7 @@ CORE = {
         ]
     )
 }
-STEP = 1 if os.environ.get("TEST_HOSTILE") == "all" else 13
+STEP = 1 if os.environ.get("TEST_HOSTILE") == "all" else 5
 HANG = 20  # seconds: a bound for a run that hangs, not a measure
 
 
