@@ -408,3 +408,22 @@ async def test_rule_14_names_are_unique() -> None:
     names = [group.add(Worker(name)).name for name in ("a", "a", "a-2", "a")]
     assert len(set(names)) == 4
     assert names[:2] == ["a", "a-2"]
+
+
+async def test_rule_14_who_waits_for_another_goes_on_waiting(autojump_clock: MockClock) -> None:
+    async def slow(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(5)
+        task_status.started()
+        await trio.sleep_forever()
+
+    group = Group()
+    store = group.add(slow, name="store")
+    user = group.add(trio.sleep_forever, name="user", needs=[store])
+    visitor = group.add(trio.sleep_forever, name="visitor")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(group.run)
+        await trio.sleep(1)
+        visitor.stop()
+        await user.wait_ready()
+        assert trio.current_time() == 5
+        group.stop()
