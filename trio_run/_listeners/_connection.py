@@ -28,13 +28,8 @@ import trio
 
 from ._bind import format_address
 from ._busy import Busyness
-from ._linger import (
-    is_anything_on_its_way,
-    linger,
-    reset_at_close,
-    unread,
-    wait_acknowledged,
-)
+from ._linger import linger, not_taken, reset_at_close, unread, unsent, wait_acknowledged
+from ._readiness import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +39,7 @@ if TYPE_CHECKING:
 FIRST_REQUEST = 0.5  # seconds for a client that has only just come, before it is made to leave
 
 _RECEIVE_SIZE = 65536  # bytes
+_LOOKS = 4  # in a send_timeout, whether the client has taken something
 
 
 class InputEnded(trio.BrokenResourceError):
@@ -80,6 +76,8 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         "_sent_eof",
         "_socket",
         "_trio_socket",
+        "_waited",
+        "_watch",
         "at_drain",
         "at_end",
         "draining",
@@ -92,10 +90,17 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     )
 
     def __init__(
-        self, socket: stdlib_socket.socket, peer: object, inside: Inside, *, shielded: bool = False
+        self,
+        socket: stdlib_socket.socket,
+        peer: object,
+        inside: Inside,
+        *,
+        shielded: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(inside, shielded=shielded)
         self._socket = socket
+        self._watch = watch or Watch(socket)
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
         # How it drains, where not by end of file. By a cancel of this scope; at once, and when it
@@ -116,6 +121,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         self._patience = math.inf  # seconds in which the rest of a handshake has to come
         self._reading = False
         self._sending = False
+        self._waited = False  # since a task last let the others run
         self._sent_eof = False
         self._lingering = False
         self._closed = False
@@ -127,6 +133,11 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     def socket(self) -> trio.socket.SocketType:
         if self._trio_socket is None:
             self._trio_socket = trio.socket.from_stdlib_socket(self._socket)
+            # It may be closed behind our back: from now on Trio waits for it.
+            self._watch.forget()
+            watched, self._watch = self._watch, Watch(self._socket)
+            if self._reading:
+                watched.wake()
         return self._trio_socket
 
     @property
@@ -153,6 +164,8 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     @property
     def hung_up(self) -> bool:
         """Has the client ended its side, and has all that it sent been read? Does not wait."""
+        if not self._watch.may_have_input:
+            return False
         try:
             return not self._socket.recv(1, stdlib_socket.MSG_PEEK)
         except BlockingIOError:
@@ -188,7 +201,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         if self.scope is not None and is_shielded and not self._has_only_just_come():
             self.scope.cancel("the listener drains")
         if self._busy and self.at_end is None and not self._is_owed_a_request():
-            self._left = unread(self._socket)
+            self._left = self._unread()
         self._end_if_idle()
 
     def _has_only_just_come(self) -> bool:
@@ -197,14 +210,17 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     def _is_owed_a_request(self) -> bool:
         """Has its client only just come, and sent nothing yet?"""
         # What has arrived of TLS may be no more than half of a record.
-        return self._has_only_just_come() and (self._carries_tls or not unread(self._socket))
+        return self._has_only_just_come() and (self._carries_tls or not self._unread())
+
+    def _unread(self) -> int:
+        return 0 if self._watch.is_surely_empty() else unread(self._socket)
 
     def has_asked(self) -> None:
         """Something of a request has come. If it drains already, this request is the last."""
         if not self._has_asked:
             self._has_asked = True
             if self.draining and self.at_end is None and self._left is None:
-                self._left = unread(self._socket)
+                self._left = self._unread()
                 self._left_is_final = True
 
     def _end_if_idle(self) -> None:
@@ -217,7 +233,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             self.at_end()
         else:
             if not self._left_is_final:
-                self._left = unread(self._socket)
+                self._left = self._unread()
                 self._left_is_final = True
             self._wake_reader()
 
@@ -248,21 +264,21 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         waited = False
         self._reading = True
         try:
+            # Who has waited looks again: there is input, or it was closed, drains or is in a hurry.
             while (data := self._receive_now(max_bytes)) is None:
-                try:
-                    if self.shaking_hands and self._patience < math.inf:
-                        await self._wait_patiently()
-                    elif self.draining and self._is_owed_a_request():
-                        with trio.move_on_at(self.first_request_by):
-                            await trio.lowlevel.wait_readable(self._socket)
-                    else:
-                        await trio.lowlevel.wait_readable(self._socket)
-                except trio.ClosedResourceError:
-                    pass  # it was closed, drains, or is in a hurry: look again
+                if self.shaking_hands and self._patience < math.inf:
+                    await self._wait_patiently()
+                elif self.draining and self._is_owed_a_request():
+                    with trio.move_on_at(self.first_request_by):
+                        await self._watch.wait()
+                else:
+                    await self._watch.wait()
                 waited = True
         finally:
             self._reading = False
-        if not waited:
+        if waited:
+            self._waited = True
+        else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
@@ -275,13 +291,17 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
                 if self._carries_tls:
                     raise InputEnded("the listener is draining")
                 return b""
+        if not self._watch.may_have_input:
+            return None
         try:
             data = self._socket.recv(max_bytes)
         except BlockingIOError:
+            self._watch.found_nothing()
             return None
         except OSError as exc:
             self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        self._watch.has_read(len(data), max_bytes)
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
         if not (self._has_asked or self._carries_tls):  # with TLS it begins with a handshake
@@ -297,7 +317,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         if self._left is None:
             if self._has_asked or self._is_owed_a_request():
                 return max_bytes
-            self._left = unread(self._socket)
+            self._left = self._unread()
         self._left_is_final = True  # a task has heard of the end
         return min(max_bytes, self._left)
 
@@ -308,14 +328,14 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         """
         began = trio.current_time()
         with trio.move_on_after(self._patience) as waiting:
-            await trio.lowlevel.wait_readable(self._socket)
+            await self._watch.wait()
         self._patience = max(0.0, self._patience - (trio.current_time() - began))
-        if waiting.cancelled_caught:
+        if waiting.cancelled_caught and not unread(self._socket):
             raise trio.BrokenResourceError("it took too long")
 
     def _wake_reader(self) -> None:
         if self._reading and not self._closed:
-            trio.lowlevel.notify_closing(self._socket)  # a sender wakes too, and just goes on
+            self._watch.wake()
 
     # Sending.
 
@@ -345,7 +365,12 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             self._sent += sent
             if 0 < sent < size:
                 self._tear(self._sent - sent)
-        if not waited:
+        if waited:
+            self._waited = True
+        elif self._waited:
+            # One turn of the scheduler in each receive-and-send is enough for the others.
+            self._waited = False
+        else:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -363,13 +388,25 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is sending on this connection")
 
     async def _wait_writable(self) -> None:
-        with trio.move_on_after(self.send_timeout):
-            while True:
+        """Wait until there is room, as long as the client takes some of what was sent before.
+
+        There is room only when it has taken a good deal.
+        """
+        not_yet = not_taken(self._socket) if self.send_timeout < math.inf else 0
+        silent_until = trio.current_time() + self.send_timeout
+        while trio.current_time() < silent_until:
+            with trio.move_on_after(self.send_timeout / _LOOKS):
                 try:
                     return await trio.lowlevel.wait_writable(self._socket)
                 except trio.ClosedResourceError:
                     self._check_open()  # a reader was woken, and we with it
-        raise trio.BrokenResourceError("the client takes nothing of what is sent")
+                    continue
+            if (now := not_taken(self._socket)) < not_yet:
+                not_yet = now
+                silent_until = trio.current_time() + self.send_timeout
+        raise trio.BrokenResourceError(
+            f"the client has taken nothing of what is sent for {self.send_timeout:g} s"
+        )
 
     async def send_eof(self) -> None:
         self._claim_sending()
@@ -425,7 +462,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             return
         if self._sending:  # what is being sent is lost anyway
             return
-        if not (self.more_to_come or is_anything_on_its_way(self._socket)):
+        if not (self.more_to_come or self._is_anything_on_its_way()):
             return
         self._lingering = True
         try:
@@ -434,6 +471,11 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             pass  # it can't be waited for: see linger()
         finally:
             self._lingering = False
+
+    def _is_anything_on_its_way(self) -> bool:
+        """Is there input that nobody has read, or output that the client does not have yet?"""
+        may_have_sent = self._sent or self._trio_socket is not None
+        return bool(unread(self._socket) or (may_have_sent and unsent(self._socket)))
 
     async def reset(self) -> None:
         """Close it so that the client sees that the reply of this busy block is not whole."""
@@ -445,7 +487,10 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             self._closed = True
             if self._torn:
                 reset_at_close(self._socket)
-            if self._reading or self._sending or self._lingering:
+            self._watch.forget()
+            if self._reading:
+                self._watch.wake()
+            if self._sending or self._lingering:
                 trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 

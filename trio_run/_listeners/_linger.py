@@ -26,11 +26,6 @@ _ACKNOWLEDGED_LATE = 0.2  # the same, when it has been looked at often
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
-def is_anything_on_its_way(socket: stdlib_socket.socket) -> bool:
-    """Is there input that nobody has read, or output that the client does not have yet?"""
-    return bool(unread(socket) or unsent(socket))
-
-
 def lingering() -> trio.CancelScope:
     """A block that ends after LINGER seconds."""
     return trio.move_on_after(LINGER)
@@ -106,6 +101,8 @@ if sys.platform == "win32":  # pragma: no cover - tested on Linux
         """How many bytes have been sent and not been acknowledged. Nobody knows here: 0."""
         return 0
 
+    not_taken = unsent
+
 else:
     import fcntl
     import termios
@@ -124,6 +121,11 @@ else:
 
     def unsent(socket: stdlib_socket.socket) -> int:
         """How many bytes have been sent and not been acknowledged: known on Linux, 0 elsewhere."""
-        count = _count(socket, termios.TIOCOUTQ) if sys.platform == "linux" else 0
         # What is in a Unix socket is with the client already: a close does not take it back.
-        return count if count and socket.family != stdlib_socket.AF_UNIX else 0
+        return 0 if socket.family == stdlib_socket.AF_UNIX else not_taken(socket)
+
+    def not_taken(socket: stdlib_socket.socket) -> int:
+        """How many bytes have been sent that the other kernel, or on a Unix socket the client, has
+        not taken: known on Linux, 0 elsewhere.
+        """
+        return _count(socket, termios.TIOCOUTQ) if sys.platform == "linux" else 0

@@ -21,6 +21,7 @@ from .._inside import Inside, place
 from ._bind import has_clients, queue_length, turn_away
 from ._connection import Connection
 from ._linger import lingering
+from ._readiness import Readiness
 from ._tls import TLSConnection
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class StreamListener:
         self._most = sys.maxsize if max_connections is None else max_connections
         self._accepting = trio.CancelScope()
         self._connections: set[Connection] = set()
+        self._readiness = Readiness()
         self._room = trio.Event()
         self._exhausted = False  # short of descriptors or memory, and has logged it
         self._draining = False
@@ -143,7 +145,7 @@ class StreamListener:
         try:
             await self._endpoint.open(self._backlog)
             self.addresses = self._endpoint.addresses
-            async with trio.open_nursery() as self._nursery:
+            async with self._readiness.running(), trio.open_nursery() as self._nursery:
                 task_status.started(self.addresses)
                 try:
                     with self._accepting:
@@ -254,7 +256,13 @@ class StreamListener:
                 raise
             return True  # that client is gone already
         accepted.setblocking(False)
-        connection = Connection(accepted, peer, self._inside, shielded=self._shielded)
+        connection = Connection(
+            accepted,
+            peer,
+            self._inside,
+            shielded=self._shielded,
+            watch=self._readiness.watch(accepted),
+        )
         self._connections.add(connection)
         if self._draining:
             self._drain_one(connection)

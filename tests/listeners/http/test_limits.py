@@ -173,11 +173,11 @@ async def test_a_client_that_takes_nothing_of_its_response_is_given_up(
         await client.send(request())
         began = trio.current_time()
         await gave_up.wait()
-        assert 5 <= trio.current_time() - began < 7
+        assert 5 <= trio.current_time() - began < 10  # its kernel takes some at first
         assert await reset_by(client)
         await trio.aclose_forcefully(stream)
     (line,) = lines_of(caplog, HOST)
-    assert "takes nothing of what is sent" in line.getMessage()
+    assert "taken nothing of what is sent" in line.getMessage()
     assert not failures(caplog)
 
 

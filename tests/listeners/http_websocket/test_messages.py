@@ -391,7 +391,7 @@ async def test_a_client_that_does_not_read_for_idle_timeout_is_lost(
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await accept(receive, send)
-        with pytest.raises(OSError, match="takes nothing") as caught:
+        with pytest.raises(OSError, match="taken nothing") as caught:
             while True:
                 await say(send, "x" * 100_000)
         errors.append(caught.value)
