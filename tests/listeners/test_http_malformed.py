@@ -9,11 +9,9 @@ TRIO_RUN_EXAMPLES says how many random requests to try, for a long run: 20000, s
 """
 
 import contextlib
-import importlib
 import itertools
 import logging
 import os
-import random
 import re
 import socket
 import struct
@@ -23,7 +21,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import h11
 import hypothesis
 import pytest
 import trio
@@ -116,8 +113,8 @@ ROWS = [
     Row("a bare LF in the target", get(target=b"/a\nb"), 400),
     Row("bytes above ASCII in the target", get(target="/é".encode()), 400),
     Row("a delimiter in the method", get(method=b"G(T"), 400),
-    Row("a method that nobody knows (the app decides)", get(method=b"BREW"), 200, "BREW /"),
-    Row("a method in small letters (it is another one)", get(method=b"get"), 200, "get /"),
+    Row("a method that nobody knows", get(method=b"BREW"), 501),
+    Row("a method in small letters (it is another one)", get(method=b"get"), 501),
     Row("two empty lines before (a SHOULD)", b"\r\n\r\n" + get(), 200, "GET /"),
     Row("an empty line after (a SHOULD)", get() + b"\r\n", 200, "GET /"),
     Row("nonsense", b"\xff\xfe nonsense\r\n\r\n", 400),
@@ -168,7 +165,7 @@ ROWS = [
     Row("a bare CR in the value (strict)", get(b"X: a\rb"), 400),
     Row("a CR too many at the end of a line (strict)", get(b"X: a\r"), 400),
     Row("a vertical tab in the value", get(b"X: a\x0bb"), 400),
-    Row("other control characters in the value (lenient)", get(b"X: a\x01\x7fb"), 200, "GET /"),
+    Row("other control characters in the value (strict)", get(b"X: a\x01\x7fb"), 400),
     Row("bytes above ASCII in the value", get(b"X: \xff"), 200, "GET /"),
     Row("an empty value", get(b"X:"), 200, "GET /"),
     Row("a bare LF instead of each CRLF (strict)", get(b"X: y").replace(b"\r\n", b"\n"), 400),
@@ -189,7 +186,7 @@ ROWS = [
     Row("a head one byte too long", head_of(MAX_HEAD + 1), 431),
     Row("a head far too long", head_of(3 * MAX_HEAD), 431),
     Row("a request line that does not end", b"GET /" + b"a" * 3 * MAX_HEAD, 431),
-    Row("a method that does not end", b"G" * 3 * MAX_HEAD, 431),
+    Row("a method that does not end", b"G" * 3 * MAX_HEAD, 501),
     Row("many headers", get(*[b"X: y"] * 900), 200, "GET /"),
     Row("five thousand short headers", get(*[b"X: y"] * 5000), 431),
     Row("a header whose name is followed by a secret", get(b"Authorization : Bearer secret"), 400),
@@ -239,7 +236,7 @@ ROWS = [
         200,
         "POST / " + OTHER.decode(),
     ),
-    Row("Transfer-Encoding: chunked, chunked", post(b"Transfer-Encoding: chunked, chunked"), 501),
+    Row("Transfer-Encoding: chunked, chunked", post(b"Transfer-Encoding: chunked, chunked"), 400),
     Row(
         "two Transfer-Encodings (strict)",
         post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
@@ -286,7 +283,7 @@ ROWS = [
         200,
         HELLO,
     ),
-    Row("a space after the chunk size (lenient)", chunked(b"5 \r\nhello\r\n0\r\n\r\n"), 200, HELLO),
+    Row("a space after the chunk size (strict)", chunked(b"5 \r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a chunk size of 0x5", chunked(b"0x5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a negative chunk size", chunked(b"-5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a chunk size with a plus", chunked(b"+5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
@@ -294,7 +291,8 @@ ROWS = [
     Row("an empty chunk size", chunked(b"\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a chunk size that is no number", chunked(b"five\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
     Row("a space before the chunk size", chunked(b" 5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
-    Row("a chunk size of 21 digits", chunked(b"0" * 20 + b"5\r\nhello\r\n0\r\n\r\n"), 400, LEFT),
+    Row("a chunk size with 20 zeros", chunked(b"0" * 20 + b"5\r\nhello\r\n0\r\n\r\n"), 200, HELLO),
+    Row("a chunk size of 17 digits", chunked(b"1" + b"0" * 15 + b"5\r\nhello\r\n"), 400, LEFT),
     Row("no CRLF after a chunk", chunked(b"5\r\nhello0\r\n\r\n"), 400, LEFT),
     Row("two other bytes after a chunk", chunked(b"5\r\nhelloXX0\r\n\r\n"), 400, LEFT),
     Row("a bare LF after a chunk", chunked(b"5\r\nhello\n0\r\n\r\n"), 400, LEFT),
@@ -764,33 +762,6 @@ async def test_many_lengths_of_the_body_do_not_take_the_process_away_from_the_ot
             (response,) = parse(await read_to_end(client))
             assert response.status == 400
             assert time.process_time() - began < 1
-
-
-@pytest.mark.parametrize(
-    ("what", "first", "last", "alphabet"),
-    [
-        ("header_field", b"X:", b"", b"Xa: \t\0\r\n\x0b\xff"),
-        ("chunk_header", b"5", b"\r\n", b"5a; \t=\n\0\xff"),
-    ],
-)
-def test_a_line_is_taken_as_h11_itself_takes_it(
-    what: str, first: bytes, last: bytes, alphabet: bytes
-) -> None:
-    """But for a bare CR in a chunk extension."""
-    importlib.import_module("trio_run._listeners._http._protocol")
-    ours = getattr(h11._readers, f"{what}_re")
-    original = re.compile(getattr(h11._abnf, what).encode())
-    assert ours.pattern != original.pattern
-    chance = random.Random(1)
-    taken = 0
-    for _ in range(20_000):
-        line = first + bytes(chance.choices(alphabet, k=chance.randrange(9))) + last
-        mine, other = ours.fullmatch(line), original.fullmatch(line)
-        assert (mine is None) == (other is None), line
-        if mine is not None and other is not None:
-            taken += 1
-            assert mine.groupdict().items() <= other.groupdict().items(), line
-    assert 1000 < taken < 19_000
 
 
 async def test_who_sends_a_body_that_nobody_wants_can_read_the_response() -> None:

@@ -46,6 +46,10 @@ class InputEnded(trio.BrokenResourceError):
     """A connection drains in the midst of TLS. Its handler reads end of file instead."""
 
 
+class SendTimeout(trio.BrokenResourceError):
+    """The client has taken nothing of what is sent for too long."""
+
+
 class Credentials(NamedTuple):
     """Whose process it is at the other end of a Unix socket."""
 
@@ -63,6 +67,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "_at_input",
         "_carries_tls",
         "_closed",
         "_has_asked",
@@ -87,6 +92,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         "scope",
         "send_timeout",
         "shaking_hands",
+        "task",
     )
 
     def __init__(
@@ -106,6 +112,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         # How it drains, where not by end of file. By a cancel of this scope; at once, and when it
         # drains and is not busy.
         self.scope: trio.CancelScope | None = None
+        self.task: trio.lowlevel.Task | None = None  # that decides what becomes of it
         self.at_drain: Callable[[], object] | None = None
         self.at_end: Callable[[], object] | None = None
         self.shaking_hands = False
@@ -119,6 +126,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         self._input_is_over = False  # nothing is read any more, busy or not
         self._carries_tls = False
         self._patience = math.inf  # seconds in which the rest of a handshake has to come
+        self._at_input: Callable[[], object] | None = None
         self._reading = False
         self._sending = False
         self._waited = False  # since a task last let the others run
@@ -172,6 +180,30 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             return False
         except OSError:
             return True
+
+    @property
+    def input_has_ended(self) -> bool:
+        """Is it known, without having read all, that the client sends no more?"""
+        return self._watch.has_ended
+
+    def has_input(self) -> bool:
+        """Is there something to read, or the end? Does not wait."""
+        if self._watch.may_have_input:
+            try:
+                self._socket.recv(1, stdlib_socket.MSG_PEEK)
+            except BlockingIOError:
+                self._watch.found_nothing()
+            except OSError:
+                return True
+        return self._watch.may_have_input
+
+    def call_at_input(self, function: Callable[[], object] | None) -> bool:
+        """Call this when something has come that no task waits for, and when it drains.
+
+        Returns False where it can't be noticed that something has come.
+        """
+        self._at_input = function
+        return self._watch.call(function)
 
     def begin(self) -> None:
         """Its handler begins."""
@@ -336,6 +368,8 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     def _wake_reader(self) -> None:
         if self._reading and not self._closed:
             self._watch.wake()
+        elif self._at_input is not None:
+            self._at_input()
 
     # Sending.
 
@@ -404,7 +438,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             if (now := not_taken(self._socket)) < not_yet:
                 not_yet = now
                 silent_until = trio.current_time() + self.send_timeout
-        raise trio.BrokenResourceError(
+        raise SendTimeout(
             f"the client has taken nothing of what is sent for {self.send_timeout:g} s"
         )
 

@@ -288,17 +288,34 @@ class StreamListener:
     async def _serve(self, connection: Connection) -> None:
         """The task of one connection."""
         place.set(connection)
+        await self._own(connection, self._serve_client(connection))
+
+    async def take_over(
+        self,
+        connection: Connection,
+        stream: Connection | TLSConnection,
+        converse: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Serve it in this task from now on. In the task that did, nothing is done any more."""
+        await self._own(connection, self._converse_with(connection, stream, converse))
+
+    async def _own(self, connection: Connection, serving: Awaitable[None]) -> None:
+        """What becomes of a connection, and when it is over, is decided in one task at a time."""
+        task = connection.task = trio.lowlevel.current_task()
         try:
             with Ending() as ending:
-                await self._serve_client(connection)
+                await serving
+            if connection.task is not task:
+                return
             if ending.error is not None:
                 self.log_failure(connection, ending.error)
             if connection.is_torn:
                 await self._end_torn(connection)
         finally:
-            connection.close()
-            self._connections.discard(connection)
-            self._room.set()
+            if connection.task is task:
+                connection.close()
+                self._connections.discard(connection)
+                self._room.set()
         self._cut += ending.cancelled
         if self._draining and not ending.cancelled:
             self._drained += 1
@@ -321,14 +338,30 @@ class StreamListener:
                 who = connection.who
                 logger.info("%s: no TLS handshake with %s: %s", self.name, who, reason)
                 return
+
+        async def converse() -> None:
+            connection.begin()
+            await self._converse(connection, stream)
+
+        await self._converse_with(connection, stream, converse)
+
+    async def _converse_with(
+        self,
+        connection: Connection,
+        stream: Connection | TLSConnection,
+        converse: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Answer a client, and end the connection, unless it was taken over meanwhile."""
+        task = connection.task
         try:
             with trio.CancelScope() if self._drain == "cancel" else _NO_SCOPE as connection.scope:
-                connection.begin()
-                await self._converse(connection, stream)
+                await converse()
         except Exception as exc:
             self.log_failure(connection, exc)
             await connection.finish()  # no close_notify: what was sent may not be the whole
         else:
+            if connection.task is not task:
+                return
             if stream is connection:
                 await connection.finish()
             else:

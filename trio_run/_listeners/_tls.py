@@ -61,6 +61,12 @@ class TLSConnection(trio.abc.Stream):
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
+    def has_input(self) -> bool:
+        """Is there something to read, or the end, here or in the socket? Does not wait."""
+        # Trio has no public name for what it has received and not decrypted.
+        here = self._stream._incoming.pending or self._stream.pending()
+        return bool(here) or self._connection.has_input()
+
     @property
     def credentials(self) -> Credentials | None:
         """As :attr:`Connection.credentials`."""

@@ -1,27 +1,33 @@
 """One client's HTTP/1.1: when a request is read, who answers it, and when the connection is kept.
 
-It is busy from the first byte of a request to the last of its response. In between it is idle: told
-to end, it reads end of file, after what has already arrived. What is refused is decided in
-_protocol and _request, what the app receives and sends in _exchange and _websocket.
+It is busy from the first byte of a request to the last of its response. In between it is idle: when
+it drains, it reads end of file, after what has already arrived.
+
+The app runs in the connection's own task, since a task for each request costs more than all the
+rest. So while an app goes on after its response, somebody else has to serve what the client sends
+next: then a task of its own takes the connection over (_overtake). What is refused is decided in
+_parser and _request, what the app receives and sends in _exchange and _websocket.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import h11
 import trio
 
-from ..._inside import busy
+from ..._inside import place
 from .._bind import format_address
-from .._connection import FIRST_REQUEST
 from ._exchange import Exchange
-from ._protocol import Event, Headers, Protocol, Refusal, error_response
+from ._parser import Parser
+from ._refusal import Headers, Refusal, error_response
 from ._request import read_scope, wants_websocket
 from ._service import access_logger
+from ._turn import Turn
 from ._websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -29,9 +35,8 @@ if TYPE_CHECKING:
     from .._tls import TLSConnection
     from ._service import Service
 
-_MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
 _CLIENT_LEFT = 499  # in the access log, as nginx has it
-_SKIP_BODY = 2.0  # seconds for those
+_SKIP_BODY = 2.0  # seconds for the rest of a body that its app has left
 
 
 class HTTPConnection:
@@ -40,211 +45,283 @@ class HTTPConnection:
     __slots__ = (
         "_addresses",
         "_began",
-        "_connection",
-        "_protocol",
-        "_service",
-        "_stream",
-        "_waiting",
-        "_websocket",
+        "_context",
+        "_exchange",
+        "_hears_of_input",
+        "_is_busy",
+        "connection",
+        "parser",
+        "reading",
+        "sending",
+        "service",
+        "stream",
     )
 
     def __init__(
         self, service: Service, connection: Connection, stream: Connection | TLSConnection
     ) -> None:
-        self._service = service
-        self._connection = connection
-        self._stream = stream
-        self._protocol = Protocol()
+        self.service = service
+        self.connection = connection
+        self.stream = stream
+        self.parser = Parser()
+        self.reading = Turn()
+        self.sending = Turn()
         self._addresses: dict[str, Any] | None = None
-        self._began = trio.current_time()
-        self._waiting = trio.CancelScope()  # for a request
-        self._websocket: WebSocket | None = None  # what has become of it
+        self._began = 0.0  # the exchange that the access log is to tell of
+        self._exchange: Exchange | None = None  # whose app runs in the connection's task
+        self._is_busy = False
 
     async def serve(self) -> None:
-        connection = self._connection
-        connection.send_timeout = self._service.idle_timeout
-        connection.at_end = self._wait_no_longer
-        keep = True
-        while keep:
-            # The next may have come with the one before.
-            if not self._protocol.ahead and not await self._wait_for_request():
-                return
-            connection.at_end = None
-            with busy():
-                keep = await self._answer()
-            if self._websocket is not None:
-                await self._websocket.read()
-                return
-            keep = keep and not connection.draining and await self._skip_body()
-        if self._is_still_sent() or self._protocol.ahead:
-            connection.more_to_come = True  # it goes on with its body, or sends ahead
+        self.connection.send_timeout = self.service.idle_timeout
+        self._hears_of_input = self.connection.call_at_input(self._input_came)
+        place.set(self.connection.inside)
+        self._context = contextvars.copy_context()
+        await self._serve()
 
-    async def _wait_for_request(self) -> bool:
-        """Wait for the first bytes of one. False if the client leaves, drains, or stays silent."""
-        with (
-            trio.move_on_after(self._service.idle_timeout) as self._waiting,
-            contextlib.suppress(trio.BrokenResourceError),
-        ):
-            # Empty lines before a request are none.
-            while data := await self._stream.receive_some():
-                if data := data.lstrip(b"\r\n"):
-                    self._protocol.receive_data(bytes(data))
-                    return True
-        return False
+    async def _serve(self, exchange: Exchange | None = None) -> None:
+        """Serve request after request, until the connection is to end or is taken over.
 
-    def _wait_no_longer(self) -> None:
-        """Told to end before its first request: a client that has only just come is about to send
-        it.
+        The exchange is the one before, if that is still to be finished.
         """
-        self._waiting.deadline = min(self._waiting.deadline, self._began + FIRST_REQUEST)
-
-    async def _answer(self) -> bool:
-        """One request and its response. Returns whether there may be another."""
+        connection, parser = self.connection, self.parser
         try:
-            request = await self._read_request()
-            addresses = self._addresses or self._look_up_addresses()
-            scope = read_scope(request, self._service.scheme, addresses)
-            if self._service.state is not None:
-                scope["state"] = self._service.state.copy()
-            if wants_websocket(request):
-                await self._open_websocket(scope, request)
-                return False
-            return await self._exchange(scope)
+            keep = exchange is None or await self._finish(exchange)
+            while keep:
+                # The next may have come with the one before.
+                if not (parser.ahead and self._read_head()) and not await self._wait_for_head():
+                    break
+                scope = self._read_scope()
+                if wants_websocket(parser):
+                    return await self._serve_websocket(scope)
+                exchange = await self._run(scope)
+                if exchange is None:
+                    return None
+                keep = await self._finish(exchange)
+            if parser.ahead or self._is_still_sent():
+                connection.more_to_come = True  # it goes on with its body, or sends ahead
         except Refusal as refusal:
-            self._service.tell_refusal(self._connection, refusal.status, refusal.reason)
-            self._connection.more_to_come = True
+            self.service.log_refusal(connection, refusal.status, refusal.reason)
+            connection.more_to_come = True
             await self._send_error(refusal.status, refusal.reason, refusal.headers)
-            return False
+        self._end()
+        parser.close()
+        connection.call_at_input(None)
+        return None
 
-    async def _exchange(self, scope: dict[str, Any]) -> bool:
-        exchange = Exchange(self._service, self._connection, self._stream, self._protocol, scope)
-        began = time.perf_counter()
-        self._service.listener.start_soon(exchange.run)
-        try:
-            await exchange.over.wait()
-        finally:
-            if exchange.status and not exchange.complete:
-                await (
-                    self._connection.reset()
-                )  # its client is not to take what it has for the whole
-        if exchange.refusal is not None:
-            raise exchange.refusal
-        status, length = exchange.status, exchange.length
-        if not (exchange.status or exchange.broken):
-            length = await self._send_error(500, "the server failed")
-            status = _CLIENT_LEFT if exchange.left else 500
-        if access_logger.isEnabledFor(logging.INFO):
-            self._log_access(scope, status or _CLIENT_LEFT, length, began)
-        return exchange.complete and self._protocol.our_state is h11.DONE
+    # A request.
 
-    async def _send_error(self, status: int, reason: str, headers: Headers = ()) -> int:
-        """Returns how many bytes its body has."""
-        response = error_response(status, reason, headers, body=self._protocol.method != b"HEAD")
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._stream.send_all(response)
-        return len(response.partition(b"\r\n\r\n")[2])
+    def _begin(self) -> None:
+        """Something of a request has come."""
+        if not self._is_busy:
+            self._is_busy = True
+            self.connection.occupy()
 
-    async def _open_websocket(self, scope: dict[str, Any], request: h11.Request) -> None:
-        connection = self._connection
-        websocket = WebSocket(
-            self._service, connection, self._stream, self._protocol, scope, request
-        )
-        connection.at_end = websocket.tell
-        began = time.perf_counter()
-        self._service.listener.start_soon(websocket.run)
-        await websocket.settled.wait()
-        if access_logger.isEnabledFor(logging.INFO):
-            self._log_access(scope, websocket.status, 0, began)
-        if websocket.open:
-            self._websocket = websocket
+    def _end(self) -> None:
+        if self._is_busy:
+            self._is_busy = False
+            self.connection.release()
 
-    async def _read_request(self) -> h11.Request:
-        event = self._protocol.next_event()
-        if event is h11.NEED_DATA:
-            event = await self._read_slowly()
-        assert isinstance(event, h11.Request)
-        return event
+    def _read_head(self) -> bool:
+        is_whole = self.parser.read_head()
+        if self.parser.has_begun:
+            self._begin()
+        return is_whole
 
-    async def _read_slowly(self) -> Event:
+    async def _wait_for_head(self) -> bool:
+        """Wait for a request. False if the client leaves, drains, or stays silent."""
+        parser = self.parser
+        if not self._is_busy:
+            with trio.move_on_after(self.service.idle_timeout):
+                while not parser.has_begun:
+                    try:
+                        data = await self.stream.receive_some()
+                    except trio.BrokenResourceError:
+                        return False
+                    if not data:
+                        return False
+                    parser.ahead += data
+                    if self._read_head():
+                        return True
+        return self._is_busy and await self._read_slowly()
+
+    async def _read_slowly(self) -> bool:
         """A head that does not come at once."""
-        with trio.move_on_after(self._service.header_timeout):
+        with trio.move_on_after(self.service.header_timeout):
             while True:
-                self._protocol.receive_data(await self._receive())
-                if (event := self._protocol.next_event()) is not h11.NEED_DATA:
-                    return event
-        raise Refusal(408, "the headers were not complete in time")
-
-    async def _receive(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some())
-        except trio.BrokenResourceError:
-            return b""
-
-    async def _skip_body(self) -> bool:
-        """Get ready for the next request: read what the app has left of the last.
-
-        Returns whether that is done.
-        """
-        protocol = self._protocol
-        until = trio.current_time() + _SKIP_BODY
-        size = 0
-        with contextlib.suppress(Refusal):
-            while size < _MAX_UNREAD and not protocol.they_are_waiting_for_100_continue:
-                if protocol.their_state is h11.DONE:
-                    self._start_next_cycle()
+                try:
+                    data = await self.stream.receive_some()
+                except trio.BrokenResourceError as exc:
+                    raise Refusal(400, "the client left in the midst of its request") from exc
+                if not data:
+                    raise Refusal(400, "the client hung up in the midst of its request")
+                self.parser.ahead += data
+                if self.parser.read_head():
                     return True
-                event = protocol.next_event()
-                if isinstance(event, h11.Data):
-                    size += len(event.data)
-                elif event is h11.NEED_DATA:
-                    with trio.move_on_at(until) as waiting:
-                        protocol.receive_data(await self._receive())
-                    if waiting.cancelled_caught:
-                        break
-        self._connection.more_to_come = True
-        return False
+        raise Refusal(408, f"no whole request for {self.service.header_timeout:g} s")
 
-    def _start_next_cycle(self) -> None:
-        ahead = self._protocol.ahead
-        if ahead[:1] in (b"\r", b"\n"):
-            # Empty lines before a request are none, but h11 takes offence, and can't be made to
-            # forget them.
-            self._protocol = Protocol()
-            if ahead := ahead.lstrip(b"\r\n"):  # to h11, nothing is the end of the stream
-                self._protocol.receive_data(ahead)
-        else:
-            self._protocol.start_next_cycle()
-
-    def _is_still_sent(self) -> bool:
-        """Is some of a body, that its response did not wait for, still on its way?"""
-        with contextlib.suppress(Refusal):
-            while self._protocol.their_state is h11.SEND_BODY:
-                if self._protocol.next_event() is h11.NEED_DATA:
-                    return True
-        return False
+    def _read_scope(self) -> dict[str, Any]:
+        scope = read_scope(
+            self.parser, self.service.scheme, self._addresses or self._look_up_addresses()
+        )
+        if self.service.state is not None:
+            scope["state"] = self.service.state.copy()
+        return scope
 
     def _look_up_addresses(self) -> dict[str, Any]:
-        peer, local = self._connection.peer, self._connection.local_address
+        peer, local = self.connection.peer, self.connection.local_address
         if isinstance(peer, tuple) and isinstance(local, tuple):
             self._addresses = {"client": peer[:2], "server": local[:2]}
         else:
             # A Unix socket's own name is the one that it was bound to, before it was moved to its
             # path.
-            known = self._service.listener.addresses
+            known = self.service.listener.addresses
             server = known[0] if len(known) == 1 else local
             self._addresses = {"client": None, "server": (format_address(server), None)}
         return self._addresses
 
-    def _log_access(self, scope: dict[str, Any], status: int, length: int, began: float) -> None:
+    # Its response.
+
+    async def _run(self, scope: dict[str, Any]) -> Exchange | None:
+        """Run the app, in this task. None if another has taken the connection over."""
+        exchange = self._exchange = Exchange(self, scope, self._settle)
+        if access_logger.isEnabledFor(logging.INFO):
+            self._began = time.perf_counter()
+        try:
+            await exchange.run()
+        finally:
+            is_ours = self._exchange is exchange
+            if is_ours:
+                self._exchange = None
+                await self._reset_if_torn(exchange)
+        if not is_ours:
+            return None
+        # What the app has put into context variables is nothing to the next request.
+        if contextvars.copy_context() != self._context:
+            trio.lowlevel.current_task().context = self._context.copy()
+            await trio.lowlevel.checkpoint()  # it holds from here on
+        return exchange
+
+    async def _reset_if_torn(self, exchange: Exchange) -> None:
+        if exchange.status and not exchange.complete:
+            await self.connection.reset()  # its client is not to take what it has for the whole
+
+    async def _finish(self, exchange: Exchange) -> bool:
+        """What is left to do of an exchange. Returns whether there may be another."""
+        if exchange.refusal is not None:
+            raise exchange.refusal
+        status, length = exchange.status, exchange.length
+        if not (status or exchange.broken):
+            length = await self._send_error(500, "the server failed")
+            status = _CLIENT_LEFT if exchange.left else 500
+        if self._began and access_logger.isEnabledFor(logging.INFO):
+            self._log_access(exchange.scope, status or _CLIENT_LEFT, length)
+        if not exchange.complete or exchange.is_last or self.connection.draining:
+            return False
+        if not self.parser.is_whole and not await self._skip_body():
+            return False
+        self.parser.begin()
+        return True
+
+    async def _send_error(self, status: int, reason: str, headers: Headers = ()) -> int:
+        """Returns how many bytes its body has."""
+        response = error_response(status, reason, headers, body=self.parser.method != b"HEAD")
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.stream.send_all(response)
+        return len(response.partition(b"\r\n\r\n")[2])
+
+    async def _skip_body(self) -> bool:
+        """Read what the app has left of its request. Returns whether that is done."""
+        parser = self.parser
+        with (
+            trio.move_on_after(_SKIP_BODY),
+            contextlib.suppress(Refusal, trio.BrokenResourceError),
+        ):
+            while True:
+                parser.read_body()
+                if parser.is_whole:
+                    return True
+                data = await self.stream.receive_some()
+                if not data:
+                    break
+                parser.ahead += data
+        return False
+
+    def _is_still_sent(self) -> bool:
+        """Is a body, which its app did not wait for, still on its way?"""
+        with contextlib.suppress(Refusal):
+            self.parser.read_body()
+            return self.parser.has_begun and not self.parser.is_whole
+        return False
+
+    # An app that goes on when its exchange is over.
+
+    def _settle(self, exchange: Exchange) -> None:
+        if exchange.complete:
+            self._end()
+        if (
+            exchange.is_last
+            or exchange.broken
+            or self.parser.ahead
+            or not self._hears_of_input
+            or self.stream.has_input()
+        ):
+            self._look_after(exchange)
+
+    def _input_came(self) -> None:
+        """Something has come that no task waits for, or the connection drains."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if exchange.complete:
+            self._look_after(exchange)
+        elif exchange.input_ended is not None and self.connection.input_has_ended:
+            exchange.input_ended.set()
+
+    def _look_after(self, exchange: Exchange) -> None:
+        """See to the connection, unless the app has returned by then."""
+        if not exchange.is_looked_after:
+            exchange.is_looked_after = True
+            # The app's context is not that of the next request.
+            context = self._context.copy()
+            context.run(self.service.listener.start_soon, self._overtake, exchange)
+
+    async def _overtake(self, exchange: Exchange) -> None:
+        if self._exchange is exchange:
+            self._exchange = None
+            go_on = partial(self._go_on, exchange)
+            await self.service.listener.take_over(self.connection, self.stream, go_on)
+
+    async def _go_on(self, exchange: Exchange) -> None:
+        await self._reset_if_torn(exchange)
+        await self.reading.take()  # when its app's has ended
+        self.reading.give_back()
+        await self._serve(exchange)
+
+    # A WebSocket.
+
+    async def _serve_websocket(self, scope: dict[str, Any]) -> None:
+        connection = self.connection
+        websocket = WebSocket(self, scope)
+        connection.at_end = websocket.drain
+        self._began = time.perf_counter()
+        self.service.listener.start_soon(websocket.run)
+        await websocket.settled.wait()
+        if access_logger.isEnabledFor(logging.INFO):
+            self._log_access(scope, websocket.status, 0)
+        self._end()
+        if websocket.open:
+            await websocket.read()
+
+    def _log_access(self, scope: dict[str, Any], status: int, length: int) -> None:
         query = scope["query_string"]
         target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
         access_logger.info(
             '%s "%s %s HTTP/%s" %d %d %.3f',
-            self._connection.who,
+            self.connection.who,
             scope["method"],
             target.decode("ascii").replace('"', "%22"),
             scope["http_version"],
             status,
             length,
-            time.perf_counter() - began,
+            time.perf_counter() - self._began,
         )

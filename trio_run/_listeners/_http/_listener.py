@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class HTTPListener:
     """An actor that serves an ASGI app over HTTP/1.1 and WebSocket, and loses no request at a stop.
 
-    It needs the extra ``http``, which is h11 and wsproto. ``app`` is any ASGI 3 app that runs on
-    Trio. Its lifespan, where it has one, starts up before the listener listens. A start-up that
+    It needs the extra ``http``, which is httptools and websockets. ``app`` is any ASGI 3 app that
+    runs on Trio. Its lifespan, where it has one, starts up before the listener listens. A start-up that
     fails is a :class:`CannotStart` with the app's own message. One that raises later stops the
     listener, and is its failure.
 
@@ -92,7 +92,7 @@ class HTTPListener:
         ssl_context: ssl.SSLContext | None = None,
         idle_timeout: float = 75.0,
         header_timeout: float = 10.0,
-        max_message_size: int = 2**20,
+        max_message_size: int = 2**24,
         max_connections: int | None = None,
         reuse_port: bool = False,
         sockets: Sequence[stdlib_socket.socket] | None = None,
@@ -104,7 +104,7 @@ class HTTPListener:
             from ._service import Service
         except ImportError as exc:
             raise ImportError(
-                "HTTPListener needs h11 and wsproto: pip install 'trio-run[http]'"
+                "HTTPListener needs httptools and websockets: pip install 'trio-run[http]'"
             ) from exc
         if not callable(app):
             raise TypeError(f"the app must be an ASGI app, not {app!r}")

@@ -27,20 +27,20 @@ class Service:
     max_message_size: int  # bytes
     state: dict[str, Any] | None = None  # of the lifespan, where the app has one
 
-    def tell_failure(
-        self, connection: Connection, what: str, error: Exception, *, left: bool
+    def log_failure(
+        self, connection: Connection, what: str, error: Exception, *, left: str
     ) -> None:
-        """The app failed, or gave up because its client had left."""
+        """The app failed, or gave up because of what its client did: "left during", say."""
         name = self.listener.name
         error = unwrapped(error)
         if left:
-            logger.info("%s: %s left during %s: %s", name, connection.who, what, one_line(error))
+            logger.info("%s: %s %s %s: %s", name, connection.who, left, what, one_line(error))
         else:
             self.listener.count_failure()
             logger.error(
                 "%s: the app failed at %s for %s", name, what, connection.who, exc_info=error
             )
 
-    def tell_refusal(self, connection: Connection, status: int, reason: str) -> None:
+    def log_refusal(self, connection: Connection, status: int, reason: str) -> None:
         """A client got an error that is its own doing."""
         logger.info("%s: %d for %s: %s", self.listener.name, status, connection.who, reason)

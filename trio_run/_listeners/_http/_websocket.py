@@ -1,54 +1,37 @@
-"""A WebSocket of an ASGI app: its handshake, its messages, and how it is told to end. wsproto
-speaks the protocol.
+"""A WebSocket of an ASGI app: its messages, and how it drains.
 
 A message that the app has received is answered: the connection is busy from then until the app asks
-for the next. Told to end, it is closed with 1001 (going away), and the app receives
-websocket.disconnect with that code.
+for the next. When it drains, it is closed with 1001 (going away), and the app receives
+websocket.disconnect with that code. The protocol is that of the library websockets.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 from typing import TYPE_CHECKING, Any
 
-import h11
 import trio
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from websockets.exceptions import InvalidState, ProtocolError
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
-from ..._errors import split_cancelled
+from ..._errors import Ending
 from ._exchange import Exchange
+from ._handshake import Handshake
 from ._lifespan import ClientDisconnected, Message
-from ._protocol import Refusal, error_response
+from ._refusal import Refusal, error_response
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
-    from .._connection import Connection
-    from .._tls import TLSConnection
-    from ._protocol import Protocol
-    from ._service import Service
+    from ._connection import HTTPConnection
 
-_NORMAL, _GOING_AWAY, _LOST, _TOO_BIG, _FAILED = 1000, 1001, 1006, 1009, 1011
+_NORMAL, _GOING_AWAY, _LOST, _NOT_UTF8, _FAILED = 1000, 1001, 1006, 1007, 1011
 _WHY = "going away"
 _CLOSE_TIMEOUT = 10.0  # seconds for a client to answer our Close
 _DENIAL = "websocket.http.response."
 _SILENT = 20.0  # seconds, until a client is asked; and again, until it is given up
-_UPGRADE = [(b"host", b"-"), (b"connection", b"upgrade"), (b"upgrade", b"websocket")]
-_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class WebSocket:
@@ -58,74 +41,41 @@ class WebSocket:
       Refusal: if the request is no handshake, or comes too late.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        connection: Connection,
-        stream: Connection | TLSConnection,
-        protocol: Protocol,
-        scope: dict[str, Any],
-        request: h11.Request,
-    ) -> None:
-        self._service = service
-        self._connection = connection
-        self._stream = stream
-        self._protocol = protocol
-        self._websocket = WSConnection(ConnectionType.SERVER)
+    def __init__(self, http: HTTPConnection, scope: dict[str, Any]) -> None:
+        if http.connection.draining:
+            raise Refusal(503, _WHY)
+        self._http = http
+        self._connection = http.connection
+        self._handshake = Handshake(http.parser, http.service.max_message_size)
+        self._protocol = self._handshake.protocol
         self.settled = trio.Event()  # accepted or refused
         self.status = 0  # with which
         self.open = False
         self._closed = False  # nothing more is sent
-        self._sending = trio.Lock()
         self._reading = trio.CancelScope()
-        self._parts = bytearray()  # of the message that is coming in
+        self._parts: list[bytes] = []  # of the message that is coming in
+        self._is_text = False
         self._told_connect = False
         self._denying = False  # has the app begun a response of its own?
-        self._heard = False  # has the app been told that it is closed?
+        self._heard = False  # has the app heard that it is closed?
         self._receiving = 0  # how many of the app's tasks wait for a message
         self._in_hand = False  # has it one to answer?
         self._message: Message | None = None  # the next one
         self._disconnect: Message | None = None
         self._arrived = trio.Event()
         self._room = trio.Event()
-        if connection.draining:
-            raise Refusal(503, _WHY)
         self.scope = {
             **scope,
             "type": "websocket",
             "scheme": "wss" if scope["scheme"] == "https" else "ws",
-            "subprotocols": self._read_handshake(request),
+            "subprotocols": self._handshake.subprotocols,
             "extensions": {"websocket.http.response": {}},
         }
         del self.scope["method"]
         # The app may answer with a response of its own.
-        self._denial = Exchange(service, connection, stream, protocol, scope, last=True)
+        self._denial = Exchange(http, scope, lambda _exchange: None, last=True)
 
     # The handshake.
-
-    def _read_handshake(self, request: h11.Request) -> list[str]:
-        """Returns the subprotocols that the client speaks."""
-        # Chunks are none either: whether those that say so have arrived yet is a matter of chance.
-        if any(name == b"transfer-encoding" for name, _ in request.headers) or not isinstance(
-            self._protocol.next_event(), h11.EndOfMessage
-        ):
-            raise Refusal(400, "a WebSocket handshake has no body")
-        # wsproto keeps what it is given, and takes offence at some names of hosts.
-        own = [each for each in request.headers if each[0].startswith(b"sec-websocket-")]
-        try:
-            self._websocket.initiate_upgrade_connection([*_UPGRADE, *own], request.target)
-        except (RemoteProtocolError, UnicodeError) as exc:
-            hint = getattr(exc, "event_hint", None)
-            if isinstance(hint, RejectConnection):
-                headers = [*hint.headers, (b"Upgrade", b"websocket")]
-                raise Refusal(hint.status_code, str(exc), headers) from None
-            raise Refusal(400, f"this is no WebSocket handshake: {exc}") from None
-        keys = [value for name, value in request.headers if name == b"sec-websocket-key"]
-        if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
-            raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-        (handshake,) = self._websocket.events()
-        assert isinstance(handshake, Request)
-        return list(handshake.subprotocols)
 
     async def _shake_hands(self, kind: str, message: MutableMapping[str, Any]) -> None:
         if kind.startswith(_DENIAL):
@@ -145,19 +95,14 @@ class WebSocket:
             await self._refuse(503, _WHY)
             raise ClientDisconnected("the server is going away")
         else:
-            await self._write(
-                AcceptConnection(
-                    subprotocol=message.get("subprotocol"),
-                    extra_headers=list(message.get("headers", ())),
-                )
-            )
+            await self._write(lambda: self._handshake.accept(message))
             self.open = True
             self._settle(101)
 
     async def _refuse(self, status: int, reason: str) -> None:
         try:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._stream.send_all(error_response(status, reason))
+                await self._http.stream.send_all(error_response(status, reason))
         finally:
             self._settle(status)
 
@@ -172,29 +117,24 @@ class WebSocket:
 
     async def run(self) -> None:
         """The app's task. Raises nothing that is the app's."""
-        failed: Exception | None = None
-        try:
-            await self._service.app(self.scope, self.receive, self.send)
-            if not self.settled.is_set():
-                failed = RuntimeError(
-                    "the app returned without having accepted or refused the WebSocket"
-                )
-        except BaseException as exc:
-            cancelled, error = split_cancelled(exc)
-            if error is not None and not isinstance(error, Exception):
-                raise
-            if cancelled and error is None:
+        with Ending() as ending:
+            await self._http.service.app(self.scope, self.receive, self.send)
+        failed = ending.error
+        if failed is None and not self.settled.is_set():
+            if ending.cancelled:
                 self.settled.set()  # nobody answers any more
-                raise
-            failed = error
+                return
+            failed = RuntimeError(
+                "the app returned without having accepted or refused the WebSocket"
+            )
         if failed is not None:
             what = f'"{self.scope["raw_path"].decode("ascii")}" (WebSocket)'
-            self._service.tell_failure(self._connection, what, failed, left=self._heard)
+            assert isinstance(failed, Exception)
+            left = "left during" if self._heard else ""
+            self._http.service.log_failure(self._connection, what, failed, left=left)
         if not self.settled.is_set():
             if self._denial.status:
-                await (
-                    self._connection.reset()
-                )  # the client is not to take what it has for the whole
+                await self._connection.reset()  # what its client has is not the whole
                 self._settle(self._denial.status)
             else:
                 await self._refuse(500, "the server failed")
@@ -251,12 +191,12 @@ class WebSocket:
           RuntimeError: if it is not the app's turn to send this.
         """
         try:
-            await self._send(message["type"], message)
+            await self._take_from_app(message["type"], message)
         except ClientDisconnected:
             self._heard = True
             raise
 
-    async def _send(self, kind: str, message: MutableMapping[str, Any]) -> None:
+    async def _take_from_app(self, kind: str, message: MutableMapping[str, Any]) -> None:
         if self._closed:
             raise ClientDisconnected("the WebSocket is closed")
         if not self.open:
@@ -266,20 +206,20 @@ class WebSocket:
         elif kind != "websocket.send":
             raise RuntimeError(f"the app sent {kind!r} on an open WebSocket")
         elif isinstance(text := message.get("text"), str):
-            await self._write(TextMessage(data=text))
+            await self._write(lambda: self._protocol.send_text(text.encode()))
         elif isinstance(data := message.get("bytes"), (bytes, bytearray, memoryview)):
-            await self._write(BytesMessage(data=bytes(data)))
+            await self._write(lambda: self._protocol.send_binary(bytes(data)))
         else:
             raise RuntimeError("the app sent websocket.send with neither text nor bytes")
 
     # The connection.
 
-    def tell(self) -> None:
-        """It is told to end, and the app has no message in hand."""
+    def drain(self) -> None:
+        """It drains, and the app has no message in hand."""
         if self.open and self._disconnect is None:
             self._message = None  # nobody has asked for it
             self._end(_GOING_AWAY, _WHY)
-            self._service.listener.start_soon(self._close, _GOING_AWAY, _WHY)
+            self._http.service.listener.start_soon(self._close, _GOING_AWAY, _WHY)
 
     def _end(self, code: int, reason: str | None = None) -> None:
         """The app is to receive no more than what it has."""
@@ -297,33 +237,44 @@ class WebSocket:
         if self._closed:
             return
         with contextlib.suppress(ClientDisconnected):
-            await self._write(CloseConnection(code=code, reason=reason))
+            await self._write(lambda: self._send_close(code, reason or ""))
+            self._end(code, reason)
         # At a stop, its client has as long as the grace.
         if not self._connection.draining:
             self._reading.deadline = trio.current_time() + _CLOSE_TIMEOUT
 
-    async def _write(self, event: Event) -> None:
-        async with self._sending:
-            await trio.lowlevel.checkpoint_if_cancelled()  # as yet nothing is lost
+    def _send_close(self, code: int, reason: str) -> None:
+        self._protocol.send_close(code, reason)
+        self._closed = True
+        self._room.set()  # what the app has not received, it is not to receive
+
+    async def _write(self, make: Callable[[], bytes | None]) -> None:
+        """Write what this returns, or has the protocol send, when it is our turn."""
+        sending = self._http.sending
+        await trio.lowlevel.checkpoint_if_cancelled()  # as yet nothing is lost
+        await sending.take()
+        try:
             if self._closed:
                 raise ClientDisconnected("the WebSocket is closed")
             try:
-                data = self._websocket.send(event)
-            except (LocalProtocolError, h11.LocalProtocolError, struct.error) as exc:
-                if self._websocket.state is ConnectionState.REMOTE_CLOSING:
-                    raise ClientDisconnected("the client has closed the WebSocket") from None
+                data = make() or b""
+            except InvalidState:
+                raise ClientDisconnected("the client has closed the WebSocket") from None
+            except (ProtocolError, AttributeError, TypeError, ValueError, struct.error) as exc:
                 raise RuntimeError(f"what the app sent can't be sent: {exc}") from exc
-            if isinstance(event, CloseConnection):
-                self._closed = True
-                self._room.set()  # what the app has not received, it is not to receive
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self._lose()
-                raise ClientDisconnected(f"the client is gone: {exc}") from exc
-            except trio.Cancelled:
-                self._lose()  # what was sent is not the whole
-                raise
+            await self._send(data + b"".join(self._protocol.data_to_send()))
+        finally:
+            sending.give_back()
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self._http.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            self._lose()
+            raise ClientDisconnected(f"the client is gone: {exc}") from exc
+        except trio.Cancelled:
+            self._lose()  # what was sent is not the whole
+            raise
 
     def _lose(self) -> None:
         self._closed = True
@@ -333,7 +284,7 @@ class WebSocket:
     async def read(self) -> None:
         """Read until both sides have closed, or the client is gone."""
         with self._reading:
-            data = self._protocol.ahead
+            data, self._http.parser.ahead = self._http.parser.ahead, b""
             while not await self._take(data) and (data := await self._receive()):
                 pass
         self._closed = True
@@ -344,49 +295,68 @@ class WebSocket:
 
         A silent one is asked whether it is still there.
         """
-        asked = False
+        has_pinged = False
         while True:
             with trio.move_on_after(_SILENT):
                 try:
-                    return bytes(await self._stream.receive_some())
+                    return bytes(await self._http.stream.receive_some())
                 except trio.BrokenResourceError:
                     return b""
-            if asked and not self._closed:
+            if has_pinged and not self._closed:
                 return b""
-            asked = True
+            has_pinged = True
             with contextlib.suppress(ClientDisconnected):
-                await self._write(Ping())
+                await self._write(lambda: self._protocol.send_ping(b""))
 
     async def _take(self, data: bytes) -> bool:
         """Returns whether that was the end."""
-        self._websocket.receive_data(data)
-        for event in self._websocket.events():
-            if isinstance(event, Ping):
+        protocol = self._protocol
+        was_open = protocol.state is State.OPEN
+        protocol.receive_data(data)
+        for frame in protocol.events_received():
+            assert isinstance(frame, Frame)
+            if frame.opcode is Opcode.CLOSE:
+                break
+            if not self._closed and frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                await self._gather(frame)
+        if protocol.eof_sent:  # both have closed, or the client broke the protocol
+            close = protocol.close_rcvd if protocol.parser_exc is None else protocol.close_sent
+            assert close is not None
+            if protocol.parser_exc is not None and was_open:
+                self._http.service.log_refusal(self._connection, close.code, close.reason)
+                self._connection.more_to_come = True
+            self._end(close.code, close.reason)
+            self._closed = True
+            self._room.set()
+        if answer := b"".join(protocol.data_to_send()):  # Pong, or Close
+            sending = self._http.sending
+            await sending.take()
+            try:
                 with contextlib.suppress(ClientDisconnected):
-                    await self._write(event.response())
-            elif isinstance(event, CloseConnection):
-                if self._websocket.state is ConnectionState.OPEN:
-                    self._service.tell_refusal(self._connection, event.code, event.reason or "")
-                    self._connection.more_to_come = True
-                self._end(event.code, event.reason)
-                await self._close(event.code, event.reason)
-                return True
-            elif isinstance(event, (TextMessage, BytesMessage)):
-                await self._gather(event)
-        return False
+                    await self._send(answer)
+            finally:
+                sending.give_back()
+        return protocol.eof_sent
 
-    async def _gather(self, event: TextMessage | BytesMessage) -> None:
-        if self._closed:
-            return
-        text = isinstance(event, TextMessage)
-        self._parts += event.data.encode() if isinstance(event, TextMessage) else event.data
-        if len(self._parts) > self._service.max_message_size:
-            self._end(_TOO_BIG)
-            await self._close(_TOO_BIG, f"more than {self._service.max_message_size} bytes")
-        elif event.message_finished:
-            whole, self._parts = self._parts, bytearray()
-            message = {"text": whole.decode()} if text else {"bytes": bytes(whole)}
-            await self._deliver({"type": "websocket.receive", **message})
+    async def _gather(self, frame: Frame) -> None:
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            whole, self._parts = b"".join(self._parts), []
+            if not self._is_text:
+                await self._deliver({"type": "websocket.receive", "bytes": whole})
+                return
+            try:
+                text = whole.decode()
+            except UnicodeDecodeError:
+                reason = "a text that is not UTF-8"
+                self._http.service.log_refusal(self._connection, _NOT_UTF8, reason)
+                self._connection.more_to_come = True
+                self._protocol.fail(_NOT_UTF8, reason)
+                self._end(_NOT_UTF8, reason)
+                return
+            await self._deliver({"type": "websocket.receive", "text": text})
 
     async def _deliver(self, message: Message) -> None:
         while self._message is not None and self._disconnect is None and not self._closed:
