@@ -48,7 +48,7 @@ async def test_the_scope_is_that_of_asgi_key_for_key() -> None:
     assert app.seen == [
         {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": "PUT",
             "scheme": "http",

@@ -77,7 +77,7 @@ async def test_the_scope_says_what_the_client_asked_for() -> None:
     assert headers[b"sec-websocket-protocol"] == b"chat, superchat"
     assert scope == {
         "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "scheme": "ws",
         "path": "/café",
@@ -216,7 +216,7 @@ async def test_accept_with_nothing(more: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"subprotocol": "other"}, "unexpected subprotocol other"),
+        ({"subprotocol": "other"}, "does not speak the subprotocol"),
         ({"headers": [(b"bad name", b"x")]}, "can't be sent"),
         ({"headers": [(b"name", b"a\r\nb: c")]}, "can't be sent"),
     ],

@@ -303,6 +303,7 @@ class HTTPConnection:
         connection = self.connection
         websocket = WebSocket(self, scope)
         connection.at_end = websocket.drain
+        place.set(connection)  # the app's busy() is to count
         self._began = time.perf_counter()
         self.service.listener.start_soon(websocket.run)
         await websocket.settled.wait()

@@ -58,10 +58,13 @@ class Handshake:
             raise Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
         versions = [value for name, value in own if name == b"sec-websocket-version"]
         if versions != [_VERSION]:
-            hints = [(b"sec-websocket-version", _VERSION), (b"upgrade", b"websocket")]
+            hints = [(b"Sec-WebSocket-Version", _VERSION), (b"Upgrade", b"websocket")]
             raise Refusal(426 if versions else 400, "the WebSocket version must be 13", hints)
         headers = Headers([*_UPGRADE, *((name.decode(), _text(value)) for name, value in own)])
-        self.protocol = ServerProtocol(extensions=_EXTENSIONS, max_size=max_size, logger=_logger)
+        # In no other state will it read frames.
+        self.protocol = ServerProtocol(
+            state=State.OPEN, extensions=_EXTENSIONS, max_size=max_size, logger=_logger
+        )
         try:
             self.subprotocols = [
                 str(each)
@@ -73,7 +76,7 @@ class Handshake:
             raise Refusal(400, "this is no WebSocket handshake") from None
 
     def accept(self, message: MutableMapping[str, Any]) -> bytes:
-        """The answer to it, by the app's websocket.accept. From then on the protocol is open.
+        """The answer to it, by the app's websocket.accept.
 
         Raises:
           AttributeError, TypeError, ValueError: if there can be no such answer.
@@ -94,7 +97,6 @@ class Handshake:
             if not is_header(name, value) or name.lower() in _OURS:
                 raise ValueError(f"{name!r}: {value!r} is no header for an app to send")
             lines.append(b"%b: %b\r\n" % (name, value))
-        self.protocol.state = State.OPEN
         return b"".join([*lines, b"\r\n"])
 
 

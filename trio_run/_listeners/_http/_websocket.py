@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _NORMAL, _GOING_AWAY, _LOST, _NOT_UTF8, _FAILED = 1000, 1001, 1006, 1007, 1011
 _WHY = "going away"
 _CLOSE_TIMEOUT = 10.0  # seconds for a client to answer our Close
+_MAX_REASON = 123  # bytes
 _DENIAL = "websocket.http.response."
 _SILENT = 20.0  # seconds, until a client is asked; and again, until it is given up
 
@@ -53,7 +54,7 @@ class WebSocket:
         self.open = False
         self._closed = False  # nothing more is sent
         self._reading = trio.CancelScope()
-        self._parts: list[bytes] = []  # of the message that is coming in
+        self._parts = bytearray()  # of the message that is coming in
         self._is_text = False
         self._told_connect = False
         self._denying = False  # has the app begun a response of its own?
@@ -232,12 +233,14 @@ class WebSocket:
         self._arrived.set()
         self._room.set()
 
-    async def _close(self, code: int, reason: str | None = None) -> None:
+    async def _close(self, code: int, reason: str | None = "") -> None:
         """Send our Close. The connection ends when the client has answered it."""
         if self._closed:
             return
         with contextlib.suppress(ClientDisconnected):
-            await self._write(lambda: self._send_close(code, reason or ""))
+            # As much of the reason as a frame can take.
+            reason = (reason or "").encode()[:_MAX_REASON].decode(errors="ignore")
+            await self._write(lambda: self._send_close(code, reason))
             self._end(code, reason)
         # At a stop, its client has as long as the grace.
         if not self._connection.draining:
@@ -311,16 +314,18 @@ class WebSocket:
     async def _take(self, data: bytes) -> bool:
         """Returns whether that was the end."""
         protocol = self._protocol
-        was_open = protocol.state is State.OPEN
+        was_open = protocol.state is State.OPEN  # then our Close has not been sent
         protocol.receive_data(data)
         for frame in protocol.events_received():
             assert isinstance(frame, Frame)
             if frame.opcode is Opcode.CLOSE:
                 break
-            if not self._closed and frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                await self._gather(frame)
+            is_data = frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+            if is_data and not self._closed and not await self._gather(frame):
+                break
         if protocol.eof_sent:  # both have closed, or the client broke the protocol
-            close = protocol.close_rcvd if protocol.parser_exc is None else protocol.close_sent
+            is_closed_by_client = protocol.close_rcvd is not None and protocol.parser_exc is None
+            close = protocol.close_rcvd if is_closed_by_client else protocol.close_sent
             assert close is not None
             if protocol.parser_exc is not None and was_open:
                 self._http.service.log_refusal(self._connection, close.code, close.reason)
@@ -328,35 +333,39 @@ class WebSocket:
             self._end(close.code, close.reason)
             self._closed = True
             self._room.set()
-        if answer := b"".join(protocol.data_to_send()):  # Pong, or Close
+        answer = b"".join(protocol.data_to_send())  # Pong, or Close
+        if answer and was_open:
             sending = self._http.sending
             await sending.take()
             try:
-                with contextlib.suppress(ClientDisconnected):
-                    await self._send(answer)
+                if protocol.eof_sent or not self._closed:
+                    with contextlib.suppress(ClientDisconnected):
+                        await self._send(answer)
             finally:
                 sending.give_back()
         return protocol.eof_sent
 
-    async def _gather(self, frame: Frame) -> None:
+    async def _gather(self, frame: Frame) -> bool:
+        """Deliver the message that ends with this frame. False if it is none."""
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
-        self._parts.append(bytes(frame.data))
+        self._parts += frame.data
         if frame.fin:
-            whole, self._parts = b"".join(self._parts), []
+            whole, self._parts = self._parts, bytearray()
             if not self._is_text:
-                await self._deliver({"type": "websocket.receive", "bytes": whole})
-                return
+                await self._deliver({"type": "websocket.receive", "bytes": bytes(whole)})
+                return True
             try:
                 text = whole.decode()
             except UnicodeDecodeError:
-                reason = "a text that is not UTF-8"
-                self._http.service.log_refusal(self._connection, _NOT_UTF8, reason)
-                self._connection.more_to_come = True
-                self._protocol.fail(_NOT_UTF8, reason)
-                self._end(_NOT_UTF8, reason)
-                return
+                if not self._protocol.eof_sent:  # else there was more wrong
+                    reason = "a text that is not UTF-8"
+                    self._http.service.log_refusal(self._connection, _NOT_UTF8, reason)
+                    self._connection.more_to_come = True
+                    self._protocol.fail(_NOT_UTF8, reason)
+                return False
             await self._deliver({"type": "websocket.receive", "text": text})
+        return True
 
     async def _deliver(self, message: Message) -> None:
         while self._message is not None and self._disconnect is None and not self._closed:
