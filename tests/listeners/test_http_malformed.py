@@ -1099,10 +1099,16 @@ many = hypothesis.settings(
 @hypothesis.given(segments=segmented(valid_sequences()))
 def test_valid_requests_get_the_same_however_they_are_split(segments: list[bytes]) -> None:
     whole, split = run([b"".join(segments)]), run(segments)
-    assert split.seen == whole.seen
     assert split.lines == whole.lines == []
-    dates = re.compile(rb"date: .*\r\n")
-    assert dates.sub(b"", split.reply) == dates.sub(b"", whole.reply)
+    # Where nobody knows yet how long a body is that its app leaves, that request is the last.
+    some = len(split.seen)
+    assert split.seen == whole.seen[:some]
+    assert some == len(whole.seen) or "ignore" in split.seen[-1]
+    bodies = [each.body for each in parse(whole.reply)]
+    *before, last = parse(split.reply) or [Response(200, {}, b"")]
+    assert [each.body for each in (*before, last)][:some] == bodies[:some]
+    assert all(b"connection" not in each.headers for each in before)
+    assert some == len(whole.seen) or last.headers[b"connection"] == b"close"
     expected = reference(b"".join(segments))
     assert len(parse(whole.reply)) == len(whole.seen) == len(expected)
     for seen, (line, body) in zip(whole.seen, expected, strict=True):

@@ -424,7 +424,7 @@ async def test_a_body_is_asked_for_when_the_app_reads() -> None:
             assert waiting.cancelled_caught or go.is_set()
             go.set()
             if waiting.cancelled_caught:
-                assert await client.stream.receive_some() == b"HTTP/1.1 100 \r\n\r\n"
+                assert await client.stream.receive_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
             await client.send(b"body")
             response = await client.read("POST")
             assert (response.status, response.body) == (200, b"body")
@@ -477,6 +477,7 @@ async def test_a_receive_that_is_cancelled_before_it_asks_may_be_made_again() ->
 
     async with client_of(app) as client, trio.open_nursery() as nursery:
         await client.send(EXPECTING)
+        await wait_all_tasks_blocked(0.02)
         nursery.start_soon(client.send, b"body")
         assert (await client.read("POST")).body == b"body"
 

@@ -173,7 +173,7 @@ async def test_rule_10_a_body_that_waits_for_100_continue_is_asked_for(where: Wh
         await wait_all_tasks_blocked()
         await stopped(server)
         await client.send(head[-2:])
-        expected = b"HTTP/1.1 100 \r\n\r\n"
+        expected = b"HTTP/1.1 100 Continue\r\n\r\n"
         received = b""
         while len(received) < len(expected):
             received += bytes(await client.stream.receive_some(len(expected) - len(received)))
@@ -438,7 +438,8 @@ async def test_rule_03_a_a_request_in_the_accept_queue_is_answered(where: Where)
         for client in clients:
             if where.kind == "tls":
                 await client.send(request("GET /echo HTTP/1.1"))
-            await is_last(client, b"")
+            # One that is served at once may get its answer before the listener drains.
+            await is_last(client, b"", told=None)
     drained(server, count)
     assert app.seen.count("echo ends") == count
 

@@ -103,6 +103,10 @@ class HTTPConnection:
             self.service.log_refusal(connection, refusal.status, refusal.reason)
             connection.more_to_come = True
             await self._send_error(refusal.status, refusal.reason, refusal.headers)
+        except BaseException:
+            if self._is_busy and connection.task is trio.lowlevel.current_task():
+                await connection.reset()  # its client is not to take what it has for the whole
+            raise
         self._end()
         parser.close()
         connection.call_at_input(None)
@@ -192,7 +196,6 @@ class HTTPConnection:
             is_ours = self._exchange is exchange
             if is_ours:
                 self._exchange = None
-                await self._reset_if_torn(exchange)
         if not is_ours:
             return None
         # What the app has put into context variables is nothing to the next request.
@@ -201,12 +204,13 @@ class HTTPConnection:
             await trio.lowlevel.checkpoint()  # it holds from here on
         return exchange
 
-    async def _reset_if_torn(self, exchange: Exchange) -> None:
-        if exchange.status and not exchange.complete:
-            await self.connection.reset()  # its client is not to take what it has for the whole
-
     async def _finish(self, exchange: Exchange) -> bool:
         """What is left to do of an exchange. Returns whether there may be another."""
+        if exchange.status and not exchange.complete:
+            await self.connection.reset()
+        if self.reading.is_taken:  # a task of the app's has to hear of the end
+            await self.reading.take()
+            self.reading.give_back()
         if exchange.refusal is not None:
             raise exchange.refusal
         status, length = exchange.status, exchange.length
@@ -292,9 +296,6 @@ class HTTPConnection:
             await self.service.listener.take_over(self.connection, self.stream, go_on)
 
     async def _go_on(self, exchange: Exchange) -> None:
-        await self._reset_if_torn(exchange)
-        await self.reading.take()  # when its app's has ended
-        self.reading.give_back()
         await self._serve(exchange)
 
     # A WebSocket.

@@ -116,6 +116,7 @@ class Exchange:
             with busy() if self._http.connection.shielded else _NO_GUARD:
                 await self._http.service.app(self.scope, self.receive, self.send)
         self._returned = True
+        self._settle()
         if ending.error is not None:
             assert isinstance(ending.error, Exception)
             self._log_failure(ending.error)

@@ -33,8 +33,8 @@ class HTTPListener:
     """An actor that serves an ASGI app over HTTP/1.1 and WebSocket, and loses no request at a stop.
 
     It needs the extra ``http``, which is httptools and websockets. ``app`` is any ASGI 3 app that
-    runs on Trio. Its lifespan, where it has one, starts up before the listener listens. A start-up that
-    fails is a :class:`CannotStart` with the app's own message. One that raises later stops the
+    runs on Trio. Its lifespan, where it has one, starts up before the listener listens. A start-up
+    that fails is a :class:`CannotStart` with the app's own message. One that raises later stops the
     listener, and is its failure.
 
     Interrupted, the listener serves the clients that the kernel has already accepted and closes its

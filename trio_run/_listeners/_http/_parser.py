@@ -95,11 +95,11 @@ class Parser:
         while self.ahead and not self._head_is_whole:
             piece = self._take_to_empty_line()
             self._head += piece
-            if len(self._head) > _MAX_HEAD:
-                raise Refusal(431, "the headers are too long")
             if self._llhttp is None:
                 self._llhttp = httptools.HttpRequestParser(self)
             self._feed(self._llhttp, piece)
+            if len(self._head) > _MAX_HEAD:
+                raise Refusal(431, "the headers are too long")
             if not self._tail:
                 if not self._head_is_whole:
                     raise Refusal(self._status(), "the head ends in its midst")

@@ -130,7 +130,7 @@ class Response:
         size = len(data)
         if not self._has_body:
             if size and self.status in _WITHOUT_BODY:
-                raise ValueError(f"a response with status {self.status} has no body")
+                raise ValueError(f"a body with status {self.status}, which has none")
             return b""
         if self._left is not None:
             if size > self._left:

@@ -1,4 +1,4 @@
-"""One at a time, of an app's tasks that read a request or write a response.
+"""One at a time, of the tasks that read a request or write a response.
 
 A :class:`trio.Lock` would do: this one costs nothing as long as nobody has to wait.
 """
@@ -9,24 +9,23 @@ import trio
 
 
 class Turn:
-    """``await take()``, then ``give_back()``."""
+    """``await take()``, then ``give_back()``; who waits first is first."""
 
-    __slots__ = ("_given_back", "is_taken")
+    __slots__ = ("_waiting", "is_taken")
 
     def __init__(self) -> None:
         self.is_taken = False
-        self._given_back: trio.Event | None = None  # where somebody waits for that
+        self._waiting: trio.lowlevel.ParkingLot | None = None
 
     async def take(self) -> None:
         """Not a checkpoint, where nobody else has it."""
-        while self.is_taken:
-            if self._given_back is None:
-                self._given_back = trio.Event()
-            await self._given_back.wait()
+        if self.is_taken:
+            if self._waiting is None:
+                self._waiting = trio.lowlevel.ParkingLot()
+            await self._waiting.park()
         self.is_taken = True
 
     def give_back(self) -> None:
-        self.is_taken = False
-        if self._given_back is not None:
-            self._given_back.set()
-            self._given_back = None
+        # The next in turn gets it from us, so that nobody can come in between.
+        if not (self._waiting and self._waiting.unpark()):
+            self.is_taken = False
