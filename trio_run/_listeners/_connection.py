@@ -270,8 +270,9 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
             self._wake_reader()
 
     def end_input(self) -> None:
-        """Its handler has closed it: nothing that arrives is read any more, busy or not."""
+        """Nothing that arrives is read any more, busy or not."""
         self._input_is_over = True
+        self._wake_reader()
 
     def hurry(self) -> None:
         """From now on do not wait long for the rest of its handshake."""

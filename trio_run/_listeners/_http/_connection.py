@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import math
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class HTTPConnection:
         "_hears_of_input",
         "_is_busy",
         "connection",
+        "idle_since",
         "parser",
         "reading",
         "sending",
@@ -70,12 +72,14 @@ class HTTPConnection:
         self._began = 0.0  # the exchange that the access log is to tell of
         self._exchange: Exchange | None = None  # whose app runs in the connection's task
         self._is_busy = False
+        self.idle_since = math.inf
 
     async def serve(self) -> None:
         self.connection.send_timeout = self.service.idle_timeout
         self._hears_of_input = self.connection.call_at_input(self._input_came)
         place.set(self.connection.inside)
         self._context = contextvars.copy_context()
+        self.service.idle.add(self)
         await self._serve()
 
     async def _serve(self, exchange: Exchange | None = None) -> None:
@@ -107,6 +111,9 @@ class HTTPConnection:
             if self._is_busy and connection.task is trio.lowlevel.current_task():
                 await connection.reset()  # its client is not to take what it has for the whole
             raise
+        finally:
+            if connection.task is trio.lowlevel.current_task():
+                self.service.idle.discard(self)
         self._end()
         parser.close()
         connection.call_at_input(None)
@@ -118,6 +125,7 @@ class HTTPConnection:
         """Something of a request has come."""
         if not self._is_busy:
             self._is_busy = True
+            self.idle_since = math.inf
             self.connection.occupy()
 
     def _end(self) -> None:
@@ -133,20 +141,22 @@ class HTTPConnection:
 
     async def _wait_for_head(self) -> bool:
         """Wait for a request. False if the client leaves, drains, or stays silent."""
-        parser = self.parser
-        if not self._is_busy:
-            with trio.move_on_after(self.service.idle_timeout):
-                while not parser.has_begun:
-                    try:
-                        data = await self.stream.receive_some()
-                    except trio.BrokenResourceError:
-                        return False
-                    if not data:
-                        return False
-                    parser.ahead += data
-                    if self._read_head():
-                        return True
-        return self._is_busy and await self._read_slowly()
+        self.idle_since = trio.current_time()
+        while not self._is_busy:
+            try:
+                data = await self.stream.receive_some()
+            except trio.BrokenResourceError:
+                return False
+            if not data:
+                return False
+            self.parser.ahead += data
+            if self._read_head():
+                return True
+        return await self._read_slowly()
+
+    def give_up(self) -> None:
+        """It has been idle for too long."""
+        self.connection.end_input()
 
     async def _read_slowly(self) -> bool:
         """A head that does not come at once."""

@@ -11,6 +11,7 @@ from ..._errors import one_line, unwrapped
 if TYPE_CHECKING:
     from .._connection import Connection
     from .._stream import StreamListener
+    from ._idle import IdleConnections
     from ._lifespan import ASGIApp
 
 logger = logging.getLogger("trio_run")
@@ -22,6 +23,7 @@ class Service:
     app: ASGIApp
     listener: StreamListener
     scheme: str
+    idle: IdleConnections
     idle_timeout: float  # seconds
     header_timeout: float
     max_message_size: int  # bytes
