@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..._inside import place
+from ..._inside import busy, place
 from .._bind import format_address
 from ._exchange import Exchange
 from ._parser import Parser
@@ -201,7 +201,13 @@ class HTTPConnection:
         if access_logger.isEnabledFor(logging.INFO):
             self._began = time.perf_counter()
         try:
-            await exchange.run()
+            # To the app's busy() the connection does not matter: it is busy anyway, until the
+            # response is complete.
+            if self.connection.shielded:
+                with busy():
+                    await exchange.run()
+            else:
+                await exchange.run()
         finally:
             is_ours = self._exchange is exchange
             if is_ours:

@@ -6,14 +6,12 @@ When a request is read, and what becomes of the connection afterwards, is decide
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ..._errors import Ending, one_line
-from ..._inside import busy
 from .._connection import SendTimeout
 from ._lifespan import ClientDisconnected, Message
 from ._refusal import Refusal
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 MAX_AHEAD = 65536  # bytes of the next requests that are read while the app answers this one
 MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
 
-_NO_GUARD = contextlib.nullcontext()
 _DISCONNECT = "http.disconnect"
 
 
@@ -111,10 +108,7 @@ class Exchange:
     async def run(self) -> None:
         """Run the app. Raises nothing that is the app's."""
         with Ending() as ending:
-            # To the app's busy() the connection does not matter: it is busy anyway, until the
-            # response is complete.
-            with busy() if self._http.connection.shielded else _NO_GUARD:
-                await self._http.service.app(self.scope, self.receive, self.send)
+            await self._http.service.app(self.scope, self.receive, self.send)
         self._returned = True
         self._settle()
         if ending.error is not None:
@@ -195,7 +189,7 @@ class Exchange:
     async def _ask_for_body(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # then it may be asked for again
         self._http.parser.expects_continue = False
-        await self._write(lambda: CONTINUE)
+        await self._write(None)
 
     async def _wait_disconnect(self) -> None:
         """Wait until the client hangs up, or has its answer.
@@ -279,7 +273,7 @@ class Exchange:
                 raise RuntimeError(f"the app sent a body of {type(body).__name__}, not bytes")
             body = bytes(body)
         await trio.lowlevel.checkpoint_if_cancelled()  # as yet nothing is lost
-        await self._write(lambda: self._framed(body, more=more))
+        await self._write(body, more=more)
         if self.scope["method"] != "HEAD":
             self.length += len(body)
         if not more:
@@ -336,8 +330,8 @@ class Exchange:
             return False
         return parser.left is not None and parser.left <= MAX_UNREAD
 
-    async def _write(self, make: Callable[[], bytes]) -> None:
-        """Write what this returns, when it is our turn."""
+    async def _write(self, body: bytes | None, *, more: bool = True) -> None:
+        """Write a piece of the body, or that it may be sent (None), when it is our turn."""
         sending = self._http.sending
         await sending.take()
         try:
@@ -345,7 +339,8 @@ class Exchange:
                 raise RuntimeError("the app sent some more after the end of its response")
             if self.broken:
                 raise ClientDisconnected("the client is gone")
-            await self._http.stream.send_all(make())
+            data = CONTINUE if body is None else self._framed(body, more=more)
+            await self._http.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             if isinstance(exc, SendTimeout):
                 self._why_left = "was too slow for"
