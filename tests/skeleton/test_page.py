@@ -14,7 +14,10 @@ import trio
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 from .running import port_of, where
 
 OPTIONS = [
@@ -130,7 +133,7 @@ async def open_app(
 ) -> AsyncIterator[Program]:
     ports = ["--port", "0", "--udp-port", "0", "--web-port", str(web), "--tail-port", str(tail)]
     arguments = ["-m", "trio_run", *ports, "--dir", str(directory), *options]
-    async with open_program(*arguments) as program:
+    async with open_program(python(*arguments)) as program:
         await program.line_with("stop it: ")
         yield program
 
