@@ -27,10 +27,12 @@ import uvicorn
 from trio.testing import MockClock
 
 import trio_run
-from trio_run import lessons
+from trio_run import lessons, testing
+from trio_run.testing import Program, open_program
 
+from . import TIMEOUT
 from .ports import free_port
-from .process import TIMEOUT, Program, open_program
+from .programs import python, script
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -212,7 +214,7 @@ class Recorder:
 @blocks("python", if_=is_program)
 async def test_a_whole_program_starts_and_stops(block: Block) -> None:
     source = PRELUDE + LOGGING + at_port(block.text, free_port())
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         await program.line_with("group: ready")
         program.signal(signal.SIGTERM)
         assert await program.exit_code() == 0, program.output
@@ -421,7 +423,7 @@ async def test_an_example_starts_serves_and_stops(example: Path, tmp_path: Path)
         write_certificate(tmp_path)
     if example.stem == "systemd_socket":
         command = ["-c", AS_SYSTEMD_DOES, str(port), str(file)]
-    async with open_program(*command, cwd=tmp_path) as program:
+    async with open_program(python(*command), cwd=tmp_path) as program:
         if CLIENTS[example.stem] is not waits:
             await program.line_with(": ready")
         await CLIENTS[example.stem](program, port, tmp_path)
@@ -457,16 +459,20 @@ os.execv(sys.executable, [sys.executable, "-u", sys.argv[2]])
 """
 
 
-def test_the_example_of_tests_passes() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
+    tests = [example for example in EXAMPLES if example.stem.startswith("test_")]
+    for file in [*tests, DOCS / "examples" / "background.py"]:
+        source = file.read_text(encoding="utf-8")
+        (tmp_path / file.name).write_text(at_port(source, free_port()), encoding="utf-8")
+    settings = ["-p", "no:cacheprovider", "-W", "error", "-o", "trio_mode=true"]
     done = subprocess.run(
-        [*command, str(DOCS / "examples" / "test_worker.py")],
-        cwd=ROOT,
+        [sys.executable, "-m", "pytest", "-q", *settings, str(tmp_path)],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "2 passed" in done.stdout, done.stdout
+    assert "4 passed" in done.stdout, done.stdout
 
 
 async def test_the_stream_without_an_end_ends_at_a_stop() -> None:
@@ -485,7 +491,7 @@ sys.exit(run(HTTPListener(app, {port}, host="127.0.0.1"), grace=600))
 """
     url = f"http://127.0.0.1:{port}/"
     async with (
-        open_program(source=source) as program,
+        open_program(script(source)) as program,
         httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as client,
     ):
         await program.line_with("group: ready")
@@ -556,9 +562,12 @@ def files_on_the_page() -> list[str]:
     """Those of the library, in the order in which they may import each other."""
     page = (DOCS / "building.rst").read_text(encoding="utf-8")
     folder, files = "", []
-    for found in re.finditer(r"^\*\*.*, in ``(\w+/)``|^``([\w/]+\.py)`` ", page, re.MULTILINE):
-        folder = found[1] or folder
-        files += [folder + found[2]] if found[2] else []
+    heading, file = r"^\*\*.*\*\*(?:, in ``(\w+/)``)?", r"^``([\w/]+\.py)`` "
+    for found in re.finditer(f"{heading}|{file}", page, re.MULTILINE):
+        if found[2]:
+            files.append(folder + found[2])
+        else:
+            folder = found[1] or ""
     return files
 
 
@@ -627,6 +636,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
         if line.split()[1].startswith("py:")
     }
     assert {f"trio_run.{name}" for name in trio_run.__all__} <= documented
+    assert {f"trio_run.testing.{name}" for name in testing.__all__} <= documented
 
 
 def test_every_lesson_is_a_page_with_what_is_to_be_typed(site: Path) -> None:

@@ -32,6 +32,8 @@ The tour:
   :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
   :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`.
 
+* Tests have what they need of a group, a client and a process in :mod:`trio_run.testing`.
+
 Everything is logged on the logger ``trio_run``.
 """
 

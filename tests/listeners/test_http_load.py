@@ -24,7 +24,10 @@ import pytest
 import trio
 import trustme
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, connect, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 from .serving import HOST
 from .test_load import ended, seeded, started
 
@@ -177,7 +180,9 @@ class Client:
         self._received = bytearray()
 
     async def ask_without_end(self) -> None:
-        stream = await self._connect()
+        where = self._address if self._kind == "unix" else (HOST, int(self._address))
+        context = self._context if self._kind == "tls" else None
+        stream = await connect(where, ssl_context=context)
         try:
             while not self.last:
                 began = time.monotonic()
@@ -200,14 +205,6 @@ class Client:
             self.ended = f"reset: {exc.__cause__ or exc}"
         finally:
             await trio.aclose_forcefully(stream)
-
-    async def _connect(self) -> trio.abc.Stream:
-        if self._kind == "unix":
-            return await trio.open_unix_socket(self._address)
-        stream = await trio.open_tcp_stream(HOST, int(self._address))
-        if self._kind == "tls":
-            return trio.SSLStream(stream, self._context, server_hostname="localhost")
-        return stream
 
     async def _send(self, stream: trio.abc.Stream) -> None:
         body = UPLOAD if self.what == "upload" else b""
@@ -276,7 +273,7 @@ async def rounds_of(kind: str, directory: Path) -> AsyncIterator[Program]:
     rounds = ROUNDS_OF[kind]
     source = "\n\n".join(["import zlib", inspect.getsource(body_of), SERVER])
     arguments = [kind, str(rounds), str(CLIENTS), str(directory)]
-    async with open_program("-W", "error", "-c", source, *arguments) as program:
+    async with open_program(python("-W", "error", "-c", source, *arguments)) as program:
         yield program
         assert await program.exit_code() == 0
     for sign in ("Warning", "Error", "Traceback", "the app failed", " left during "):

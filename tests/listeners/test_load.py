@@ -32,8 +32,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Message, Request
 
-from ..process import TIMEOUT, Program, open_program
-from .serving import HOST, connected_to, echo, read_to_end, serving
+from trio_run.testing import Program, connect, open_program, read_to_end
+
+from .. import TIMEOUT
+from ..programs import python
+from .serving import (
+    HOST,
+    connected_to,
+    echo,
+    serving,
+)
 
 CLIENTS = 200
 ROUNDS = {"tcp": 50, "unix": 50, "websocket": 50, "tls": 10}
@@ -319,12 +327,9 @@ class Client:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Wire]:
-        if self._kind == "unix":
-            stream: trio.abc.Stream = await trio.open_unix_socket(self._address)
-        else:
-            stream = await trio.open_tcp_stream(HOST, int(self._address))
-        if self._kind == "tls":
-            stream = trio.SSLStream(stream, self._context, server_hostname="localhost")
+        where = self._address if self._kind == "unix" else (HOST, int(self._address))
+        context = self._context if self._kind == "tls" else None
+        stream = await connect(where, ssl_context=context)
         try:
             if self._kind == "websocket":
                 wire = WebSocketWire(stream)
@@ -345,7 +350,7 @@ async def rounds_of(
     """The server, for so many rounds. In the end: there was no warning, and ours has cut nobody."""
     source = inspect.getsource(reply_to) + SERVER
     arguments = [library, kind, str(rounds), str(clients), str(directory)]
-    async with open_program("-W", "error", "-c", source, *arguments) as program:
+    async with open_program(python("-W", "error", "-c", source, *arguments)) as program:
         yield program
         assert await program.exit_code() == 0
     for sign in ("Warning", "Error", "Traceback", "handler failed"):

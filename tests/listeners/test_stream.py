@@ -25,11 +25,12 @@ from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _connection, _linger, _tls
 from trio_run._listeners._connection import Connection
+from trio_run.testing import connect, open_program, read_exactly, read_to_end, running
 
-from ..process import open_program
+from .. import TIMEOUT
+from ..programs import script
 from .serving import (
     HOST,
-    TIMEOUT,
     Conversation,
     Server,
     ask,
@@ -42,8 +43,6 @@ from .serving import (
     name_of,
     open_descriptors,
     read_and_close,
-    read_exactly,
-    read_to_end,
     send_for_ever,
     serving,
     stuck,
@@ -440,7 +439,7 @@ async def test_rule_02_a_process_out_of_descriptors_serves_all_in_the_end() -> N
                 await super().execute(task_status=Told())
         sys.exit(run(Listener(handler, 0, host="127.0.0.1")))
     """
-    async with open_program(source=source) as program, contextlib.AsyncExitStack() as stack:
+    async with open_program(script(source)) as program, contextlib.AsyncExitStack() as stack:
         port = int((await program.line_with("listens at")).split()[-1])
         clients = [
             await stack.enter_async_context(await trio.open_tcp_stream(HOST, port))
@@ -616,17 +615,6 @@ async def test_rule_03_d_the_handlers_are_waited_for() -> None:
         assert await read_and_close(client) == b""
         await server.stop()
         assert returned
-
-
-async def test_rule_03_e_the_rest_is_cut_when_the_grace_is_over(clock: MockClock) -> None:
-    async with serving(stuck, grace=7) as server, await server.connect() as client:
-        await read_exactly(client, 6)
-        began = trio.current_time()
-        await server.stop()
-        assert trio.current_time() - began == pytest.approx(7)
-        with pytest.raises(trio.BrokenResourceError):
-            await client.receive_some()
-        assert server.detail == "0 drained, 1 cut"
 
 
 async def test_rule_03_e_a_listener_that_was_cut_says_so(clock: MockClock) -> None:
@@ -854,8 +842,7 @@ async def test_rule_09_busy_protects_a_handler_of_a_listener_inside_another_acto
     listener = TCPListener(handler, 0, host=HOST)
     group.add(listener.execute)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             async with await trio.open_tcp_stream(*listener.addresses[0]) as client:
                 await read_exactly(client, 6)
                 group.stop()
@@ -865,26 +852,6 @@ async def test_rule_09_busy_protects_a_handler_of_a_listener_inside_another_acto
 
 
 # Rule 5: what a client sees.
-
-
-async def test_rule_05_a_request_that_was_begun_is_answered_whole() -> None:
-    reply = bytes(range(256)) * 4096
-
-    async def handler(stream: Connection) -> None:
-        while await stream.receive_some():
-            with busy():
-                await stream.send_all(reply[:1000])
-                await go.wait()
-                await stream.send_all(reply[1000:])
-
-    go = trio.Event()
-    async with serving(handler) as server, await server.connect() as client:
-        await client.send_all(b"ask")
-        assert await read_exactly(client, 1000) == reply[:1000]
-        server.group.stop()
-        await wait_all_tasks_blocked()
-        go.set()
-        assert await read_to_end(client) == reply[1000:]
 
 
 @pytest.mark.parametrize("drain", ["eof", "cancel"])
@@ -1071,13 +1038,6 @@ async def test_rule_05_a_request_after_the_connection_was_told_gets_no_byte() ->
 # Rule 5, TLS.
 
 
-async def connect_tls(server: Server, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
-    """Not https_compatible: an end without a close_notify is an error."""
-    stream = trio.SSLStream(await server.connect(), context, server_hostname="localhost")
-    await stream.do_handshake()
-    return stream
-
-
 async def test_rule_05_tls_the_handler_sees_end_of_file_and_the_client_a_close_notify(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
@@ -1092,7 +1052,7 @@ async def test_rule_05_tls_the_handler_sees_end_of_file_and_the_client_a_close_n
         await stream.send_all(b"bye " + stream.version().encode())
 
     async with serving(handler, ssl_context=server_context) as server:
-        async with await connect_tls(server, client_context) as client:
+        async with await connect(server.listener, ssl_context=client_context) as client:
             assert await ask(client, b"hello") == b"hello"
             server.group.stop()
             assert await read_to_end(client) == b"bye TLSv1.3"
@@ -1101,26 +1061,11 @@ async def test_rule_05_tls_the_handler_sees_end_of_file_and_the_client_a_close_n
     assert seen == [b"", b""]
 
 
-async def test_rule_05_tls_a_request_that_was_begun_is_answered_whole(
-    server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    handler = Conversation()
-    async with serving(handler, ssl_context=server_context) as server:
-        async with await connect_tls(server, client_context) as client:
-            await begin(client)
-            server.group.stop()
-            await wait_all_tasks_blocked()
-            handler.go.set()
-            await finish(client)
-            assert await read_to_end(client) == b""
-    assert handler.seen == [b"ask", b"body", b""]
-
-
 async def test_rule_05_tls_cancel_an_idle_client_gets_a_close_notify(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async with serving(echo, ssl_context=server_context, drain="cancel") as server:
-        async with await connect_tls(server, client_context) as client:
+        async with await connect(server.listener, ssl_context=client_context) as client:
             assert await ask(client, b"hello") == b"hello"
             server.group.stop()
             assert await read_to_end(client) == b""
@@ -1134,7 +1079,7 @@ async def test_rule_05_tls_a_handler_that_raises_sends_no_close_notify(
         raise ValueError("no good")
 
     async with serving(handler, ssl_context=server_context) as server:
-        async with await connect_tls(server, client_context) as client:
+        async with await connect(server.listener, ssl_context=client_context) as client:
             assert await read_exactly(client, 7) == b"half a "
             with pytest.raises(trio.BrokenResourceError):
                 await client.receive_some()
@@ -1148,7 +1093,7 @@ async def test_rule_05_tls_the_close_is_bounded_for_a_client_that_does_not_read(
         clog_stream(stream.transport_stream)  # the close_notify has no room now
 
     async with serving(handler, ssl_context=server_context) as server:
-        client = await connect_tls(server, client_context)
+        client = await connect(server.listener, ssl_context=client_context)
         try:
             await client.send_all(b"hello")
             await trio.sleep(10)
@@ -1323,14 +1268,6 @@ async def test_rule_06_the_status_and_the_reports_detail(clock: MockClock) -> No
         assert server.detail == "2 drained, 1 cut"
 
 
-async def test_rule_06_a_stop_without_grace_counts_what_it_cut() -> None:
-    async with serving(echo, grace=0) as server:
-        async with await server.connect() as client:
-            assert await ask(client, b"hello") == b"hello"
-            await server.stop()
-        assert server.detail == "0 drained, 1 cut"
-
-
 # Descriptors.
 
 
@@ -1441,8 +1378,7 @@ async def test_rule_03_a_with_cancel_a_client_in_the_queue_is_served_too() -> No
     group = Group()
     listener = TCPListener(echo, 0, host=HOST, drain="cancel")
     group.add(listener)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         with socket.create_connection(listener.addresses[0]) as client:
             client.sendall(b"hello")
             listener.interrupt(Cause())

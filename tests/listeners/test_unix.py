@@ -28,11 +28,12 @@ from trio_run._inside import Inside
 from trio_run._listeners import _connection
 from trio_run._listeners._connection import Connection
 from trio_run._listeners._tls import TLSConnection
+from trio_run.testing import Program, open_program, read_exactly, read_to_end
 
-from ..process import Program, open_program
+from .. import TIMEOUT
+from ..programs import script
 from .serving import (
     HOST,
-    TIMEOUT,
     Conversation,
     Handler,
     Server,
@@ -45,8 +46,6 @@ from .serving import (
     lines_of,
     open_descriptors,
     read_and_close,
-    read_exactly,
-    read_to_end,
     send_for_ever,
     serving,
     stuck,
@@ -124,8 +123,7 @@ PROGRAM = """
 @asynccontextmanager
 async def program_at(path: Path) -> AsyncIterator[Program]:
     """A process that listens there."""
-    # After the source text of a program its arguments can follow.
-    async with open_program(str(path), source=PROGRAM) as program:
+    async with open_program(script(PROGRAM, str(path))) as program:
         await program.line_with(f"listens at {path}")
         yield program
 
@@ -627,10 +625,9 @@ async def test_rule_07_the_path_is_removed_when_the_listener_fails(path: Path) -
     async def handler(stream: Connection) -> None:
         raise SystemExit(3)
 
-    with pytest.raises(BaseExceptionGroup) as caught:
+    with pytest.raises(SystemExit):
         async with serving_at(path, handler) as server, await server.connect() as client:
             await read_to_end(client)
-    assert caught.group_contains(SystemExit)
     assert names_in(path.parent) == []
 
 
@@ -813,7 +810,7 @@ async def test_the_credentials_of_a_client_are_those_of_its_process(path: Path) 
         client.close()
     """
     async with serving_at(path, handler) as server:
-        async with open_program(str(path), source=source) as program:
+        async with open_program(script(source, str(path))) as program:
             uid, gid, name = (await program.line_with("Connection")).split(maxsplit=2)
             assert await program.exit_code() == 0
             [credentials] = seen
@@ -1123,21 +1120,6 @@ async def test_rule_05_a_slow_reader_gets_all_and_nobody_waits_for_it(
         assert len(await read_to_end(client)) == sent[0]
 
 
-async def test_rule_05_a_slow_reader_of_a_long_reply_gets_all(path: Path) -> None:
-    size = 1 << 22
-
-    async def handler(stream: Connection) -> None:
-        with busy():
-            await stream.send_all(bytes(size))
-
-    async with serving_at(path, handler) as server, await server.connect() as client:
-        await client.receive_some(1)
-        server.group.stop()
-        await wait_all_tasks_blocked()
-        assert not server.ended.is_set()
-        assert len(await read_to_end(client)) == size - 1
-
-
 async def test_rule_06_the_status_and_the_reports_detail(path: Path, clock: MockClock) -> None:
     async def handler(stream: Connection) -> None:
         async for chunk in stream:
@@ -1177,32 +1159,6 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
     return server, client
-
-
-async def test_rule_05_tls_a_request_that_was_begun_is_answered_whole_then_a_close_notify(
-    path: Path,
-) -> None:
-    handler = Conversation()
-    server_context, client_context = contexts()
-    async with serving_at(path, handler, ssl_context=server_context) as server:
-        async with (
-            trio.SSLStream(  # not https_compatible: an end without a close_notify is an error
-                await server.connect(), client_context, server_hostname="localhost"
-            ) as idle,
-            trio.SSLStream(
-                await server.connect(), client_context, server_hostname="localhost"
-            ) as client,
-        ):
-            await idle.do_handshake()
-            await begin(client)
-            server.group.stop()
-            assert await read_to_end(idle) == b""
-            assert names_in(path.parent) == []
-            handler.go.set()
-            await finish(client)
-            assert await read_to_end(client) == b""
-        await server.stop()
-        assert server.detail == "2 drained, 0 cut"
 
 
 async def test_rule_05_tls_a_failed_handshake_is_a_line_with_the_clients_process(

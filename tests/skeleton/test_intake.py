@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_run import Group, Report, TCPListener, UDPListener
+from trio_run import Group, TCPListener, UDPListener
 from trio_run.skeleton.intake import (
     MAX_LINE,
     LineSplitter,
@@ -27,8 +27,9 @@ from trio_run.skeleton.intake import (
     source_of,
 )
 from trio_run.skeleton.store import NotStored, Store
+from trio_run.testing import read_to_end, read_until, running, wait_stopped
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 from .database import locked, stored_in
 
 TOO_LONG = Refused("it is longer than 65536 bytes")
@@ -79,17 +80,12 @@ class Service:
         self.group = Group(grace=grace)
         storing = self.group.add(self.store)
         self.group.add(self.intake, needs=[storing])
-        self.report: Report | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        self.report = await self.group.run(task_status=task_status)
 
     async def connect(self) -> trio.SocketStream:
         return await trio.open_tcp_stream(*self.intake.addresses[0])
 
     def details(self) -> list[str]:
-        assert self.report is not None
-        return [actor.detail for actor in self.report.actors]
+        return [actor.detail for actor in self.group.report.actors]
 
 
 @asynccontextmanager
@@ -97,19 +93,9 @@ async def serving(directory: Path, *, grace: float = math.inf) -> AsyncIterator[
     """A service that runs; at the end it has to stop, if it has not been asked already."""
     service = Service(directory, grace)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(service.run)
+        async with running(service.group):
             yield service
             service.group.stop()
-
-
-async def receive_line(stream: trio.SocketStream) -> bytes:
-    received = b""
-    while not received.endswith(b"\n"):
-        data = await stream.receive_some()
-        assert data, received
-        received += data
-    return received
 
 
 @pytest.mark.parametrize(
@@ -213,7 +199,7 @@ async def test_a_line_that_is_being_stored_is_answered_when_we_are_stopped(tmp_p
             await wait_all_tasks_blocked()
             assert service.intake.status == "1 connections, 1 busy"
             lock.release()
-        assert await receive_line(client) == b"ok 1\n"
+        assert await read_until(client, b"\n") == b"ok 1\n"
         assert await client.receive_some() == b""
         await client.aclose()
     assert service.details() == [
@@ -226,7 +212,7 @@ async def test_half_a_line_is_not_stored_when_we_are_stopped(tmp_path: Path) -> 
     async with serving(tmp_path) as service:
         client = await service.connect()
         await client.send_all(b"whole\nha")
-        assert await receive_line(client) == b"ok 1\n"
+        assert await read_until(client, b"\n") == b"ok 1\n"
         service.group.stop()
         assert await client.receive_some() == b""
         await client.aclose()
@@ -246,7 +232,7 @@ async def test_what_has_arrived_when_we_are_stopped_is_stored_and_answered(tmp_p
             service.group.stop()
             await wait_all_tasks_blocked()
             lock.release()
-        answers = b"".join([data async for data in client])
+        answers = await read_to_end(client)
         await client.aclose()
     assert answers == b"".join(b"ok %d\n" % number for number in range(1, 2_001))
     assert list(stored_in(tmp_path).values()) == ["first", *lines[:-1]]
@@ -266,8 +252,7 @@ async def test_a_line_that_is_not_stored_within_the_grace_is_not_acknowledged(
             with pytest.raises(trio.BrokenResourceError):  # a reset: nobody takes it for an answer
                 await client.receive_some()
             await client.aclose()
-            while service.report is None:
-                await trio.sleep(0.01)
+            await wait_stopped(service.group)
     assert service.details() == ["0 lines stored, 0 waiting", "0 drained, 1 cut"]
     assert stored_in(tmp_path) == {}
 

@@ -14,7 +14,10 @@ import trio
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program, read_to_end
+
+from .. import TIMEOUT
+from ..programs import python
 from .running import port_of, where
 
 OPTIONS = [
@@ -130,7 +133,7 @@ async def open_app(
 ) -> AsyncIterator[Program]:
     ports = ["--port", "0", "--udp-port", "0", "--web-port", str(web), "--tail-port", str(tail)]
     arguments = ["-m", "trio_run", *ports, "--dir", str(directory), *options]
-    async with open_program(*arguments) as program:
+    async with open_program(python(*arguments)) as program:
         await program.line_with("stop it: ")
         yield program
 
@@ -142,7 +145,7 @@ async def send(program: Program, *lines: str) -> None:
         async with await trio.open_tcp_stream(*await where(program)) as stream:
             await stream.send_all(data)
             await stream.send_eof()
-            answers = b"".join([answer async for answer in stream])
+            answers = await read_to_end(stream)
     assert answers.count(b"ok ") == len(lines)
 
 

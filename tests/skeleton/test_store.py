@@ -18,7 +18,7 @@ from trio_run import CannotStart, Cause, Group, every
 from trio_run.skeleton import store as store_module
 from trio_run.skeleton.store import Line, NotStored, SearchTooLong, Store
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 from .database import locked, stored_in
 
 MANY = 10_000  # lines are a full batch

@@ -19,8 +19,9 @@ from trio_run.skeleton.counts import Counts
 from trio_run.skeleton.store import Store
 from trio_run.skeleton.tail import Tail
 from trio_run.skeleton.web import Web
+from trio_run.testing import running
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 
 LOCAL = ("127.0.0.1", 40000)
 
@@ -82,8 +83,7 @@ class Service:
 async def serving(directory: Path, *, lame_duck: float = 0.0) -> AsyncIterator[Service]:
     service = Service(directory, lame_duck)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(service.group.run)
+        async with running(service.group):
             yield service
             service.group.stop()
             service.group.stop()  # and no lame duck

@@ -13,14 +13,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Group, HTTPListener, cancel_on_stop
+from trio_run.testing import running
 
+from ... import TIMEOUT
 from ..http_serving import Client, answer, only_http, read_body, request, serving_app
-from ..serving import (
-    HOST,
-    TIMEOUT,
-    lines_of,
-    listening_at,
-)
+from ..serving import HOST, lines_of, listening_at
 from .helpers import BIG, body, client_of, echo, failures, hello, leave_at_once, reset_by, start
 
 # Timeouts.
@@ -227,14 +224,12 @@ async def test_it_runs_inside_another_actor() -> None:
 
     group.add(actor)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             await wait_all_tasks_blocked(0.02)
             async with await trio.open_tcp_stream(*listener.addresses[0]) as stream:
                 client = Client(stream)
                 for _ in range(3):
                     assert (await client.ask(request())).body == b"hello"
-            group.stop()
     assert group.members[0].outcome == "returned"
 
 

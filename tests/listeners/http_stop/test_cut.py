@@ -17,14 +17,12 @@ from trio_run import (
     HTTPListener,
     SignalReceiver,
 )
+from trio_run.testing import ending, running
 
+from ... import TIMEOUT
 from ..http_serving import Client, request, serving_app
-from ..serving import (
-    HOST,
-    TIMEOUT,
-    Server,
-)
-from .helpers import App, WebSocketClient, Where, is_last
+from ..serving import HOST, Server
+from .helpers import App, Where, is_last, open_websocket
 
 # Cut.
 
@@ -37,36 +35,25 @@ async def cutting(app: App, cut: str, where: Where) -> AsyncIterator[Server]:
     server.group.add(listener)
     server.group.add(SignalReceiver())
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            yield server
-            if cut == "from outside":
-                nursery.cancel_scope.cancel()
-            elif cut == "grace 0":
-                server.group.stop(grace=0)
-            elif cut == "a second signal":
-                for _ in range(2):
-                    signal.raise_signal(signal.SIGTERM)
-                    await wait_all_tasks_blocked()
-            else:
-                server.group.stop()
-                await wait_all_tasks_blocked()
-                if cut == "a second stop":
+        with trio.CancelScope() as outside:
+            async with running(server.group):
+                yield server
+                if cut == "from outside":
+                    outside.cancel()
+                elif cut == "grace 0":
                     server.group.stop(grace=0)
-            await server.ended.wait()
+                elif cut == "a second signal":
+                    for _ in range(2):
+                        signal.raise_signal(signal.SIGTERM)
+                        await wait_all_tasks_blocked()
+                else:
+                    server.group.stop()
+                    await wait_all_tasks_blocked()
+                    if cut == "a second stop":
+                        server.group.stop(grace=0)
+                await server.ended.wait()
     if cut != "from outside":
         assert server.report.actors[0].outcome == "cut"
-
-
-async def end_of(client: Client) -> tuple[bytes, bool]:
-    """What it gets, and whether that ends cleanly."""
-    received = b""
-    try:
-        while data := await client.stream.receive_some():
-            received += bytes(data)
-    except trio.BrokenResourceError:
-        return received, False
-    return received, True
 
 
 async def test_cut_what_is_in_flight_is_cancelled_and_gets_no_byte(
@@ -78,7 +65,7 @@ async def test_cut_what_is_in_flight_is_cancelled_and_gets_no_byte(
             client = await stack.enter_async_context(where.connected(server))
             await client.send(request("GET /work HTTP/1.1"))
             await app.begun.wait()
-        assert (await end_of(client))[0] == b""
+        assert (await ending(client.stream))[0] == b""
         if cut != "from outside":
             assert server.detail == "0 drained, 1 cut"
         assert sorted(app.seen[2:]) == ["lifespan is cancelled", "work is cancelled"]
@@ -97,11 +84,11 @@ async def test_cut_half_a_response_does_not_look_whole(
             client = await stack.enter_async_context(where.connected(server))
             await client.send(request(f"GET /half HTTP/{version}"))
             await app.begun.wait()
-        received, clean = await end_of(client)
+        received, end = await ending(client.stream)
         if version == "1.1" or where.kind == "unix":
             assert not received.endswith(b"0\r\n\r\n")
         if version == "1.0" and where.kind != "unix":
-            assert not clean
+            assert end == "reset"
 
 
 async def test_cut_an_app_that_works_on_after_its_response_is_cancelled(
@@ -123,8 +110,7 @@ async def test_cut_a_websocket_with_a_message_in_hand_is_cancelled(
     async with contextlib.AsyncExitStack() as stack:
         async with cutting(app, cut, tcp) as server:
             client = await stack.enter_async_context(tcp.connected(server))
-            websocket = WebSocketClient(client, "/chat")
-            await websocket.open()
+            websocket = await open_websocket(client.stream, "/chat")
             await websocket.send(TextMessage(data="hello"))
             await app.begun.wait()
         assert "chat is cancelled" in app.seen
@@ -264,8 +250,7 @@ async def test_a_lifespan_that_fails_closes_a_websocket_whose_client_does_not_an
     group = Group(grace=5)
     member = group.add(listener)
     async with failing(group) as errors, await trio.open_tcp_stream(*listener.addresses[0]) as one:
-        websocket = WebSocketClient(Client(one), "/chat")
-        await websocket.open()
+        websocket = await open_websocket(one, "/chat")
         app.fail.set()
         event = await websocket.receive()
         assert isinstance(event, CloseConnection)
