@@ -68,6 +68,11 @@ class Busyness(abc.ABC):
     @abc.abstractmethod
     def _became_less_busy(self) -> None: ...
 
+    @property
+    def sent(self) -> int:
+        """How many bytes have been sent in all."""
+        return self._sent
+
     def occupy(self) -> None:
         """It is busy, in no task's block, until release()."""
         self._busy += 1

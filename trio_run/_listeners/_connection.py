@@ -512,9 +512,12 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         may_have_sent = self._sent or self._trio_socket is not None
         return bool(unread(self._socket) or (may_have_sent and unsent(self._socket)))
 
-    async def reset(self) -> None:
-        """Close it so that the client sees that the reply of this busy block is not whole."""
-        self._tear(self._sent)
+    async def reset(self, sent_before: int) -> None:
+        """Close it so that the client sees that a reply is not whole.
+
+        What was sent before that reply, so many bytes of all, is waited for.
+        """
+        self._tear(sent_before)
         await self.aclose()
 
     def close(self) -> None:

@@ -50,6 +50,7 @@ class HTTPConnection:
         "_exchange",
         "_hears_of_input",
         "_is_busy",
+        "_sent_before",
         "connection",
         "idle_since",
         "parser",
@@ -72,6 +73,7 @@ class HTTPConnection:
         self._began = 0.0  # the exchange that the access log is to tell of
         self._exchange: Exchange | None = None  # whose app runs in the connection's task
         self._is_busy = False
+        self._sent_before = 0  # bytes, when the request came
         self.idle_since = math.inf
 
     async def serve(self) -> None:
@@ -109,7 +111,7 @@ class HTTPConnection:
             await self._send_error(refusal.status, refusal.reason, refusal.headers)
         except BaseException:
             if self._is_busy and connection.task is trio.lowlevel.current_task():
-                await connection.reset()  # its client is not to take what it has for the whole
+                await self.reset()
             raise
         finally:
             if connection.task is trio.lowlevel.current_task():
@@ -126,12 +128,17 @@ class HTTPConnection:
         if not self._is_busy:
             self._is_busy = True
             self.idle_since = math.inf
+            self._sent_before = self.connection.sent
             self.connection.occupy()
 
     def _end(self) -> None:
         if self._is_busy:
             self._is_busy = False
             self.connection.release()
+
+    async def reset(self) -> None:
+        """End it so that the client does not take what it has of a response for the whole."""
+        await self.connection.reset(self._sent_before)
 
     def _read_head(self) -> bool:
         is_whole = self.parser.read_head()
@@ -223,7 +230,7 @@ class HTTPConnection:
     async def _finish(self, exchange: Exchange) -> bool:
         """What is left to do of an exchange. Returns whether there may be another."""
         if exchange.status and not exchange.complete:
-            await self.connection.reset()
+            await self.reset()
         if self.reading.is_taken:  # a task of the app's has to hear of the end
             await self.reading.take()
             self.reading.give_back()

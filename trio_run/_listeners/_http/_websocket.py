@@ -135,7 +135,7 @@ class WebSocket:
             self._http.service.log_failure(self._connection, what, failed, left=left)
         if not self.settled.is_set():
             if self._denial.status:
-                await self._connection.reset()  # what its client has is not the whole
+                await self._http.reset()
                 self._settle(self._denial.status)
             else:
                 await self._refuse(500, "the server failed")
