@@ -100,8 +100,9 @@ class Parser:
             self._feed(self._llhttp, piece)
             if len(self._head) > _MAX_HEAD:
                 raise Refusal(431, "the headers are too long")
-            if not self._tail:
-                if not self._head_is_whole:
+            if self._head_is_whole or not self._tail:
+                # llhttp takes a line without a version for all there is, if it comes by itself.
+                if self._tail or not self._head_is_whole:
                     raise Refusal(self._status(), "the head ends in its midst")
                 self._check_line()
                 self._check_headers()
