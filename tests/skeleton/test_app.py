@@ -325,7 +325,7 @@ async def test_at_sighup_without_a_log_file_it_says_so_and_goes_on(tmp_path: Pat
 async def test_what_is_past_its_retention_is_deleted(tmp_path: Path) -> None:
     async with open_app(tmp_path, "--retention", "0.00001") as program:  # 0.864 s
         assert await send(program, b"one\ntwo\n") == b"ok 1\nok 2\n"
-        await program.line_with("deleted 2 lines received before ")
+        await program.line_with("deleted 2 lines older than 1e-05 days")
         assert await send(program, b"three\n") == b"ok 3\n"
         await stop(program)
     assert 1 not in stored_in(tmp_path)

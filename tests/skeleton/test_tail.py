@@ -18,7 +18,7 @@ from trio_websocket import (
 
 from trio_run import Group, WebSocketListener
 from trio_run.skeleton import tail as tail_module
-from trio_run.skeleton.store import Line
+from trio_run.skeleton.database import Line
 from trio_run.skeleton.tail import Tail
 
 from ..process import TIMEOUT

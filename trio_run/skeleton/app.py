@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _PROGRAM = f"python -m {__name__.partition('.')[0]}"
 _DAY = 24 * 60 * 60.0  # seconds
+_LOOK_EVERY = 60.0  # seconds: which lines are old
 _DOORS_SHARE = 0.7  # of the grace; the others need some of it after them
 _GOODBYE = 5.0  # seconds for who follows the tail to close: a phone that sleeps never does
 
@@ -93,7 +94,7 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
     http = HTTPListener(web, config.web_port, host=config.host, name="web")
     doors = _doors(config, store)
     old = config.retention * _DAY
-    ticker = every(max(1.0, min(60.0, old)), store.delete_older_than, old)
+    ticker = every(max(1.0, min(_LOOK_EVERY, old)), store.delete_older_than, old)
 
     storing = group.add(store)
     behind = [

@@ -138,7 +138,11 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "tail_port": (_port, "PORT", "where the live tail is, over WebSocket"),
     "dir": (_path, "DIR", "where the database is, lines.db; made if there is none"),
     "log_file": (_path, "FILE", "log to this file, not to stderr; SIGHUP reopens it"),
-    "retention": (_days, "DAYS", "delete lines that are older; inf keeps all"),
+    "retention": (
+        _days,
+        "DAYS",
+        "delete lines that are older; only the time in which it runs counts; inf keeps all",
+    ),
     "grace": (_seconds, "SECONDS", "how long a stop may take; what still runs then is cut"),
     "lame_duck": (
         _seconds,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection, WebSocketRequest
 
-    from .store import Line
+    from .database import Line
 
 _MOST_WAITING = 1_000  # lines for one listener; then it skips
 _MOST_IN_MESSAGE = 100  # lines

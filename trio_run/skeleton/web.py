@@ -21,7 +21,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from .store import SearchTooLong
+from .database import SearchTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
