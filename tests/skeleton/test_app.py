@@ -188,7 +188,7 @@ async def test_a_database_that_breaks_stops_it_and_nothing_is_acknowledged(tmp_p
         assert await send(program, b"one\n") == b"ok 1\n"
         with closing(sqlite3.connect(tmp_path / "lines.db")) as database:
             database.execute("DROP TABLE lines")
-        assert await send(program, b"two\n") == b"error it could not be stored\n"
+        assert await send(program, b"two\n") == b"error it could not be stored: the store has stopped\n"
         assert await program.exit_code() == 1
     assert "OperationalError: no such table: lines\nin actor 'store'" in program.output
 

@@ -54,6 +54,7 @@ class Saving:
 
     async def run(self, store: Store, lines: list[str]) -> None:
         try:
+            await store.room()
             self.ids = await store.save(lines, "test")
         except NotStored:
             self.failed = True

@@ -6,7 +6,7 @@ is, and what its sender is told, is decided in intake.py.
 
 A commit waits for the disk, and costs the same for one line as for a thousand. So there are two
 batches: while one is being committed, in a thread, the next gathers. When that is full, whoever has
-lines waits; and as an intake that waits doesn't read, its clients wait too.
+lines waits for its turn; and as an intake that waits doesn't read, its clients wait too.
 
 A batch is stored as a whole or not at all. A cancel can't come between: Trio doesn't give up a
 thread that has begun, so a commit is waited for, and what it did is known. What was not committed
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_GATHERED = 10_000  # lines in a batch; then callers wait
+_MOST_LINES, _MOST_CHARACTERS = 10_000, 2**22  # in a batch, and one caller's lines; then they wait
 _DAY = 24 * 60 * 60  # seconds
 _SEARCH_TIMEOUT = 3.0  # seconds: no search can hold up a stop for longer
 
@@ -55,15 +55,21 @@ _CURES = {
 
 
 class NotStored(Exception):
-    """The store stopped before these lines were committed: their sender has to send them again."""
+    """These lines were not committed, and why: their sender has to send them again."""
 
 
 class _Batch:
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, str]] = []  # a Line each, but for its id
+        self.characters = 0
+        self.refusal = "the store has stopped"  # why it is not committed, if it is not
         self.first_id: int | None = None  # known once it is committed
         self.taken = trio.Event()  # it gathers no more
         self.settled = trio.Event()  # committed, or never going to be
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= _MOST_LINES or self.characters >= _MOST_CHARACTERS
 
 
 class Store:
@@ -97,6 +103,7 @@ class Store:
         self._stored = 0
         self._waiting = 0
         self._age = Age(clock)
+        self._turns = trio.Lock()  # of who waits for room
         # Two connections, each used by one thread at a time.
         self._writing, self._reading = trio.Lock(), trio.Lock()
         self._writer: sqlite3.Connection
@@ -107,32 +114,41 @@ class Store:
         """One line for the log and the report."""
         return f"{self._stored:,} lines stored, {self._waiting:,} waiting"
 
+    async def room(self) -> None:
+        """Wait until there is room for more lines. It is given in the order of the calls.
+
+        Call it before save(), at once before the lines are made of what has arrived: so they have
+        somewhere to go, and many who wait take little memory.
+        """
+        async with self._turns:
+            while self._gathering.is_full and not self._closed:
+                await self._gathering.taken.wait()
+
     async def save(self, lines: Sequence[str], source: str) -> range:
         """Store these lines, and return when they are committed: their ids, in order.
 
         Cancelled meanwhile, they may be stored or not, but all or none of them.
 
         Raises:
-          NotStored: if the store has stopped, or stops before it has committed them.
+          NotStored: if they can't be, or the store has stopped.
         """
         if not lines:
             return range(0)
+        batch = self._gathering
+        if self._closed:
+            raise NotStored(batch.refusal)
         self._waiting += len(lines)
         try:
-            while len(self._gathering.rows) >= _MOST_GATHERED and not self._closed:
-                await self._gathering.taken.wait()
-            if self._closed:
-                raise NotStored
-            batch = self._gathering
             place = len(batch.rows)
             received = _time(datetime.now(UTC))
             batch.rows += [(received, source, line) for line in lines]
+            batch.characters += sum(map(len, lines))
             self._wake_up.set()
             await batch.settled.wait()
         finally:
             self._waiting -= len(lines)
         if batch.first_id is None:
-            raise NotStored
+            raise NotStored(batch.refusal)
         first_id = batch.first_id + place
         return range(first_id, first_id + len(lines))
 

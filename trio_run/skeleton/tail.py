@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .database import Line
 
 _MOST_WAITING = 1_000  # lines for one listener; then it skips
+_MOST_CHARACTERS_WAITING = 2**22
 _MOST_IN_MESSAGE = 100  # lines
 _MOST_CHARACTERS = 2**18  # in a message, and a line
 
@@ -70,14 +71,23 @@ class Tail:
 
 class _Listener:
     def __init__(self) -> None:
-        self._waiting: deque[Line] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[Line] = deque()
+        self._characters = 0  # in those
         self._skipped = 0
         self._filled = trio.Event()
 
     def put(self, lines: Sequence[Line]) -> None:
-        self._skipped += max(0, len(self._waiting) + len(lines) - _MOST_WAITING)
-        self._waiting.extend(lines)  # the oldest fall out
+        self._waiting.extend(lines)
+        self._characters += sum(len(line.text) for line in lines)
+        while len(self._waiting) > _MOST_WAITING or self._characters > _MOST_CHARACTERS_WAITING:
+            self._pop()
+            self._skipped += 1
         self._filled.set()
+
+    def _pop(self) -> Line:
+        line = self._waiting.popleft()
+        self._characters -= len(line.text)
+        return line
 
     async def send_to(self, websocket: WebSocketConnection) -> None:
         while True:
@@ -91,7 +101,7 @@ class _Listener:
         lines: list[dict[str, object]] = []
         size = 0
         while self._waiting and len(lines) < _MOST_IN_MESSAGE and size < _MOST_CHARACTERS:
-            line = self._waiting.popleft()
+            line = self._pop()
             size += len(line.text)
             lines.append(line._asdict())
         skipped, self._skipped = self._skipped, 0
