@@ -89,8 +89,8 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
         "signals",
         "store",
         "counts",
-        "retention",
         "tail",
+        "retention",
         "web",
         "tcp",
         "udp",
@@ -188,7 +188,10 @@ async def test_a_database_that_breaks_stops_it_and_nothing_is_acknowledged(tmp_p
         assert await send(program, b"one\n") == b"ok 1\n"
         with closing(sqlite3.connect(tmp_path / "lines.db")) as database:
             database.execute("DROP TABLE lines")
-        assert await send(program, b"two\n") == b"error it could not be stored: the store has stopped\n"
+        assert (
+            await send(program, b"two\n")
+            == b"error it could not be stored: the store has stopped\n"
+        )
         assert await program.exit_code() == 1
     assert "OperationalError: no such table: lines\nin actor 'store'" in program.output
 
@@ -504,6 +507,13 @@ def test_the_commands_to_paste_have_an_address_that_can_be_connected_to(
     address: tuple[str, int] | str, place: dict[str, object]
 ) -> None:
     assert app._place(address) == place
+
+
+def test_where_all_is_kept_nobody_looks_for_what_is_old(tmp_path: Path) -> None:
+    names = [member.name for member in app.make_group(Config(dir=tmp_path)).members]
+    assert "retention" in names
+    group = app.make_group(Config(dir=tmp_path, retention=math.inf))
+    assert [member.name for member in group.members] == [n for n in names if n != "retention"]
 
 
 def test_the_doors_leave_some_of_the_grace_to_those_that_stop_after_them(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def test_every_field_can_be_set() -> None:
         ("--log-file", "log", Path("log")),
         ("--retention", "0.5", 0.5),
         ("--retention", "inf", math.inf),
+        ("--max-size", "0.5", 0.5),
+        ("--max-size", "inf", math.inf),
         ("--grace", "0", 0.0),
         ("--grace", "inf", math.inf),
         ("--lame-duck", "5", 5.0),
@@ -79,6 +81,7 @@ def test_an_empty_variable_is_not_set() -> None:
 
 PORTS = "a whole number from 0 to 65535"
 SECONDS = "a number of seconds, 0 or more"
+MEGABYTES = "a number of megabytes greater than 0, or inf for no limit"
 DAYS = "a number of days greater than 0, or inf to keep all"
 
 
@@ -96,6 +99,7 @@ DAYS = "a number of days greater than 0, or inf to keep all"
         ("--unix", ["x" * 108], "a path of at most 107 bytes"),
         ("--unix", [""], "a path"),
         ("--retention", ["0", "-1", "nan", "a week"], DAYS),
+        ("--max-size", ["0", "-1", "nan", "large"], MEGABYTES),
         ("--grace", ["-1", "nan", "long"], SECONDS),
         ("--lame-duck", ["-1"], SECONDS),
         ("--max-connections", ["0", "-1", "many"], "a whole number from 1 on"),

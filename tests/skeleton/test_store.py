@@ -181,10 +181,11 @@ async def test_once_it_has_stopped_nothing_is_stored_and_the_caller_is_told(tmp_
     assert stored_in(tmp_path) == {}
 
 
-async def test_it_leaves_one_file_behind(tmp_path: Path) -> None:
+async def test_it_leaves_the_database_and_its_reserve_behind(tmp_path: Path) -> None:
     async with running(tmp_path / "new" / "directory") as store:
         await store.save(["one"], "test")
-    assert [path.name for path in (tmp_path / "new" / "directory").iterdir()] == ["lines.db"]
+    left = sorted(path.name for path in (tmp_path / "new" / "directory").iterdir())
+    assert left == ["lines.db", "lines.db-reserve"]
 
 
 async def test_when_a_commit_fails_everyone_who_waits_is_told(tmp_path: Path) -> None:

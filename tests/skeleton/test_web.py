@@ -155,6 +155,7 @@ async def test_the_status_tells_the_page_where_the_tail_is(tmp_path: Path) -> No
         assert (await service.ask("/status")).json == {
             "state": "running",
             "ready": True,
+            "trouble": "",
             "tail": {"port": service.tail_port(), "path": service.tail.path},
         }
 

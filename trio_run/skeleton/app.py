@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import signal
 import sys
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROGRAM = f"python -m {__name__.partition('.')[0]}"
+_MB = 1_000_000.0  # bytes
 _DAY = 24 * 60 * 60.0  # seconds
 _LOOK_EVERY = 60.0  # seconds: which lines are old
 _DOORS_SHARE = 0.7  # of the grace; the others need some of it after them
@@ -86,7 +88,7 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
 
     counts = Counts()
     tail = Tail()
-    store = Store(config.dir, publish=[counts.add, tail.publish])
+    store = Store(config.dir, max_size=config.max_size * _MB, publish=[counts.add, tail.publish])
     ws = WebSocketListener(
         tail.serve, config.tail_port, host=config.host, name="tail", grace=_GOODBYE
     )
@@ -94,14 +96,12 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
     http = HTTPListener(web, config.web_port, host=config.host, name="web")
     doors = _doors(config, store)
     old = config.retention * _DAY
-    ticker = every(max(1.0, min(_LOOK_EVERY, old)), store.delete_older_than, old)
 
     storing = group.add(store)
-    behind = [
-        group.add(counts, needs=[storing]),
-        group.add(ticker, name="retention", needs=[storing]),
-        group.add(ws, needs=[storing]),
-    ]
+    behind = [group.add(counts, needs=[storing]), group.add(ws, needs=[storing])]
+    if math.isfinite(old):
+        ticker = every(max(1.0, min(_LOOK_EVERY, old)), store.delete_older_than, old)
+        behind.append(group.add(ticker, name="retention", needs=[storing]))
     serving = group.add(http, needs=behind)
     opened = [group.add(door, needs=[serving]) for door in doors]
     ways = {

@@ -76,6 +76,13 @@ def _days(text: str) -> float:
     raise ValueError("a number of days greater than 0, or inf to keep all")
 
 
+def _megabytes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise ValueError("a number of megabytes greater than 0, or inf for no limit")
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("1", "yes", "true", "on", "0", "no", "false", "off"):
         raise ValueError("yes or no")
@@ -98,6 +105,7 @@ class Config:
     dir: Path = Path("trio-run-data")
     log_file: Path | None = None
     retention: float = 7.0
+    max_size: float = 10_000.0
     grace: float = 30.0
     lame_duck: float = 0.0
     max_connections: int | None = None
@@ -142,6 +150,12 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
         _days,
         "DAYS",
         "delete lines that are older; only the time in which it runs counts; inf keeps all",
+    ),
+    "max_size": (
+        _megabytes,
+        "MB",
+        "how large the database may become; then lines are refused until old ones are deleted; "
+        "inf for no limit",
     ),
     "grace": (_seconds, "SECONDS", "how long a stop may take; what still runs then is cut"),
     "lame_duck": (

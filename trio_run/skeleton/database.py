@@ -71,6 +71,8 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         # What a large transaction needs beside the database: there may be no other place to write
         # to.
         database.execute("PRAGMA temp_store = MEMORY")
+        # And what is deleted is not overwritten: on a full disk there would be no room for that.
+        database.execute("PRAGMA secure_delete = OFF")
         with database:
             database.execute("BEGIN IMMEDIATE")
             found = _tables(database)  # another process may just have made it
@@ -114,9 +116,7 @@ def insert(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -
     return [Line(line_id, *row) for line_id, row in enumerate(rows, start=last_id - len(rows) + 1)]
 
 
-def latest(
-    database: sqlite3.Connection, limit: int, containing: str, give_up: float
-) -> list[Line]:
+def latest(database: sqlite3.Connection, limit: int, containing: str, give_up: float) -> list[Line]:
     """The last lines that contain this, the newest first.
 
     Raises:

@@ -127,7 +127,9 @@ class _Conversation:
         except NotStored as exc:
             failure = f"error it could not be stored: {exc}\n"
         return [
-            f"error {line.reason}\n" if isinstance(line, Refused) else failure or f"ok {next(ids)}\n"
+            f"error {line.reason}\n"
+            if isinstance(line, Refused)
+            else failure or f"ok {next(ids)}\n"
             for line in lines
         ]
 

@@ -14,12 +14,14 @@ is never said to be.
 
 Who reads has a connection of its own, and holds up no commit: SQLite's log (WAL) shows it the
 database as it was when it began. Old lines are deleted few at a time, and commits take their turn
-in between. Which are old is decided in age.py, how all this is done in database.py.
+in between. Which are old is decided in age.py, how all this is done in database.py, and what makes
+room on a disk that is full in room.py. While there is none, lines are refused.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from datetime import UTC, datetime
@@ -31,6 +33,7 @@ from trio_run import CannotStart, Cause, stopping
 
 from . import database
 from .age import Age
+from .room import NoRoom, Room, is_no_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +54,7 @@ _CURES = {
     sqlite3.SQLITE_BUSY: "stop the program that uses it",
     sqlite3.SQLITE_CORRUPT: "move it away",
     sqlite3.SQLITE_NOTADB: "move it away",
+    sqlite3.SQLITE_FULL: "free some space there",
 }
 
 
@@ -80,6 +84,7 @@ class Store:
 
     Args:
       directory: where the file is; made if there is none.
+      max_size: how many bytes it may have, and a batch.
       publish: functions to call with each batch once it is committed, before its senders are told.
         They are plain functions, and quick: the next commit waits for them.
       clock: the seconds that pass, by a clock that nobody can set.
@@ -91,10 +96,14 @@ class Store:
         self,
         directory: Path,
         *,
+        max_size: float = math.inf,
         publish: Sequence[Callable[[Sequence[Line]], object]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = directory / "lines.db"
+        self.trouble = ""  # why lines are refused, if they are
+        self._refused = 0
+        self._room = Room(self.path, max_size)
         self._publish = publish
         self._gathering = _Batch()
         self._wake_up = trio.Event()  # there is something to write, or it is time to stop
@@ -112,7 +121,8 @@ class Store:
     @property
     def status(self) -> str:
         """One line for the log and the report."""
-        return f"{self._stored:,} lines stored, {self._waiting:,} waiting"
+        told = f"{self._stored:,} lines stored, {self._waiting:,} waiting"
+        return f"{told}; refused: {self.trouble}" if self.trouble else told
 
     async def room(self) -> None:
         """Wait until there is room for more lines. It is given in the order of the calls.
@@ -171,10 +181,17 @@ class Store:
         Call it every minute or so: the age of the lines is counted from one call to the next. It
         can wait: at a stop it leaves the rest to the next run.
         """
-        last_id = await self._write(self._age.last_older_than, seconds)
         deleted = 0
-        while not stopping() and (count := await self._write(database.delete_some, last_id)):
-            deleted += count
+        try:
+            last_id = await self._write(self._room.free, self._age.last_older_than, seconds)
+            while not stopping():
+                count = await self._write(self._room.free, database.delete_some, last_id)
+                if not count:
+                    break
+                deleted += count
+        except NoRoom as exc:
+            self._complain(exc)
+        await trio.to_thread.run_sync(self._room.keep_reserve)
         if deleted:
             logger.info("deleted %d lines older than %g days", deleted, seconds / _DAY)
         return deleted
@@ -185,12 +202,11 @@ class Store:
             task_status.started()
             while batch := await self._next_batch():
                 try:
-                    lines = await self._write(database.insert, batch.rows)
-                    batch.first_id = lines[0].id
-                    self._stored += len(lines)
-                    logger.debug("committed %d lines: %s", len(lines), self.status)
-                    for publish in self._publish:
-                        publish(lines)
+                    await self._commit(batch)
+                except NoRoom as exc:
+                    batch.refusal = str(exc)
+                    self._refused += len(batch.rows)
+                    self._complain(exc)
                 finally:
                     batch.settled.set()
         finally:
@@ -218,7 +234,28 @@ class Store:
         batch.taken.set()
         return batch
 
-    async def _write(self, function: Callable[[sqlite3.Connection, A], T], what: A) -> T:
+    async def _commit(self, batch: _Batch) -> None:
+        lines = await self._write(self._room.write_lines, database.insert, batch.rows)
+        batch.first_id = lines[0].id
+        self._stored += len(lines)
+        logger.debug("committed %d lines: %s", len(lines), self.status)
+        if self.trouble:
+            logger.info("lines are stored again: %d were refused", self._refused)
+            self.trouble, self._refused = "", 0
+        for publish in self._publish:
+            publish(lines)
+
+    def _complain(self, problem: NoRoom) -> None:
+        if str(problem) != self.trouble:
+            logger.error("no line can be stored in %s: %s; %s", self.path, problem, problem.cure)
+        self.trouble = str(problem)
+
+    async def _write(
+        self,
+        call: Callable[[Callable[[sqlite3.Connection, A], T], sqlite3.Connection, A], T],
+        function: Callable[[sqlite3.Connection, A], T],
+        what: A,
+    ) -> T:
         """Call this in a thread, as a transaction; again and again while another program has the
         database locked.
         """
@@ -228,7 +265,7 @@ class Store:
                 async with (
                     self._writing
                 ):  # whoever waits has it next: a commit comes between two deletions
-                    return await trio.to_thread.run_sync(function, self._writer, what)
+                    return await trio.to_thread.run_sync(call, function, self._writer, what)
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
@@ -252,6 +289,7 @@ class Store:
         while True:
             try:
                 writer = database.open_to_write(self.path)
+                self._room.keep_reserve()
                 return writer, database.open_to_read(self.path)
             except database.NotOurs as exc:
                 raise CannotStart(
@@ -262,6 +300,8 @@ class Store:
                 if code == sqlite3.SQLITE_BUSY and time.monotonic() < give_up:
                     # SQLite doesn't wait for everything: two that make the log at once collide.
                     time.sleep(0.01)
+                    continue
+                if is_no_room(exc) and self._room.give_up_reserve():
                     continue
                 cure = _CURES.get(code, "see that the directory can be written")
                 raise CannotStart(f"cannot use {self.path}: {exc}; {cure}, or {elsewhere}") from exc

@@ -136,9 +136,13 @@ class Web:
     async def _get_status(self, scope: Any) -> Response:  # noqa: ARG002
         """What the page asks every few seconds. The path is for it alone: see tail.py."""
         tail = {"port": self._tail_port, "path": self._tail.path}
-        return _json(
-            200, {"state": self._group.state.value, "ready": self._group.ready, "tail": tail}
-        )
+        status = {
+            "state": self._group.state.value,
+            "ready": self._group.ready,
+            "trouble": self._store.trouble,
+            "tail": tail,
+        }
+        return _json(200, status)
 
     async def _get_livez(self, scope: Any) -> Response:  # noqa: ARG002
         return _text(200, "alive")
