@@ -12,7 +12,8 @@ import trio
 
 from ..process import TIMEOUT, Program, open_program
 
-FREE_PORTS = ["--port", "0", "--udp-port", "0", "--web-port", "0", "--tail-port", "0"]
+DOORS = ["--port", "--udp-port", "--web-port", "--tail-port", "--health-port"]
+FREE_PORTS = [word for door in DOORS for word in (door, "0")]
 
 
 @asynccontextmanager
@@ -36,7 +37,9 @@ async def where(program: Program) -> tuple[str, int]:
 
 
 async def port_of(program: Program, door: str) -> int:
-    """The port in the line that says how to try a door: "nc -u", "openssl", "http:" or "ws:"."""
+    """The port in the line that says how to try a door: "nc -u", "openssl", "http:", "ws:" or
+    "curl".
+    """
     line = await program.line_with(door)
     return int(re.findall(r"\d+", line)[-1])
 
@@ -60,7 +63,7 @@ async def get(host: str, port: int, target: str, *, method: str = "GET") -> tupl
     """
     connection = h11.Connection(h11.CLIENT)
     request = h11.Request(
-        method=method, target=target, headers=[("Host", "x"), ("Connection", "close")]
+        method=method, target=target, headers=[("Host", host), ("Connection", "close")]
     )
     status, body = 0, b""
     with trio.fail_after(TIMEOUT):
@@ -81,6 +84,6 @@ async def get(host: str, port: int, target: str, *, method: str = "GET") -> tupl
 
 async def health(program: Program) -> tuple[int, int]:
     """What /livez and /readyz answer."""
-    port = await port_of(program, "http:")
+    port = await port_of(program, "curl")
     livez, readyz = [await get("127.0.0.1", port, path) for path in ("/livez", "/readyz")]
     return livez[0], readyz[0]

@@ -24,6 +24,9 @@ from .database import locked, stored_in
 from .running import FREE_PORTS, get, health, open_app, port_of, reads, where
 
 
+NO_PORTS = {"port": 0, "udp_port": 0, "web_port": 0, "tail_port": 0, "health_port": 0}
+
+
 async def connect(program: Program) -> trio.SocketStream:
     return await trio.open_tcp_stream(*await where(program))
 
@@ -72,7 +75,9 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
     started, report = program.output.split("collector stopped in ")
     said = [line.split(maxsplit=2)[1:] for line in started.splitlines()[:-1]]
     host, port = await where(program)
-    udp, web, tail = [await port_of(program, door) for door in ("nc -u", "http:", "ws:")]
+    udp, web, tail, health_port = [
+        await port_of(program, door) for door in ("nc -u", "http:", "ws:", "curl")
+    ]
     assert said == [
         ["INFO", "collector: ready"],
         ["INFO", f"lines are stored in {tmp_path}/lines.db"],
@@ -80,6 +85,7 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
         ["INFO", f"over UDP: echo hello | nc -u -w 1 {host} {udp}"],
         ["INFO", f"see the lines: http://{host}:{web}/"],
         ["INFO", f"follow them: python -m websockets ws://{host}:{tail}/ (pip install websockets)"],
+        ["INFO", f"see whether it is ready: curl {host}:{health_port}/readyz"],
         ["INFO", f"stop it: Ctrl-C, or kill -TERM {program.pid}"],
         ["INFO", "collector: stopping: SIGINT received"],
     ]
@@ -87,8 +93,10 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
     rows = {line.split()[0]: " ".join(line.split()) for line in report.splitlines()[2:]}
     assert list(rows) == [
         "signals",
+        "health",
         "store",
         "counts",
+        "check",
         "tail",
         "retention",
         "web",
@@ -279,7 +287,7 @@ async def test_the_web_answers_503_for_as_long_as_a_client_is_served(tmp_path: P
 async def test_a_load_balancer_is_never_told_to_send_to_one_that_refuses(tmp_path: Path) -> None:
     """Ready, then not ready, and only then unreachable: as seen by one who asks without pause."""
     async with open_app(tmp_path, "--lame-duck", "0.3") as program:
-        host, port = "127.0.0.1", await port_of(program, "http:")
+        host, port = "127.0.0.1", await port_of(program, "curl")
         seen: list[int] = []
         with trio.fail_after(TIMEOUT):
             while True:
@@ -344,9 +352,7 @@ async def test_it_stops_from_the_doors_to_the_store(tmp_path: Path) -> None:
     async def run(*, task_status: trio.TaskStatus[None]) -> None:
         reports.append(await group.run(task_status=task_status))
 
-    config = Config(
-        port=0, udp_port=0, web_port=0, tail_port=0, dir=tmp_path, unix=tmp_path / "socket"
-    )
+    config = Config(**NO_PORTS, dir=tmp_path, unix=tmp_path / "socket")
     group = app.make_group(config)
     reports: list[Report] = []
     with trio.fail_after(TIMEOUT):
@@ -364,7 +370,7 @@ async def test_who_follows_and_does_not_read_is_not_waited_for_until_the_grace_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "_GOODBYE", 0.1)
-    config = Config(port=0, udp_port=0, web_port=0, tail_port=0, dir=tmp_path, grace=math.inf)
+    config = Config(**NO_PORTS, dir=tmp_path, grace=math.inf)
     group = app.make_group(config)
     handshake = (
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

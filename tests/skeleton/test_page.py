@@ -15,7 +15,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 from ..process import TIMEOUT, Program, open_program
-from .running import port_of, where
+from .running import FREE_PORTS, port_of, where
 
 OPTIONS = [
     "--headless",
@@ -128,8 +128,8 @@ def browser(driver: Chrome) -> Iterator[Browser]:
 async def open_app(
     directory: Path, *options: str, web: int = 0, tail: int = 0
 ) -> AsyncIterator[Program]:
-    ports = ["--port", "0", "--udp-port", "0", "--web-port", str(web), "--tail-port", str(tail)]
-    arguments = ["-m", "trio_run", *ports, "--dir", str(directory), *options]
+    ports = ["--web-port", str(web), "--tail-port", str(tail)]
+    arguments = ["-m", "trio_run", *FREE_PORTS, *ports, "--dir", str(directory), *options]
     async with open_program(*arguments) as program:
         await program.line_with("stop it: ")
         yield program

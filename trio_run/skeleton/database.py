@@ -6,6 +6,7 @@ store.py; which lines are old, in age.py. All of this is called in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +37,10 @@ class NotOurs(Exception):
     """It is the database of another program."""
 
 
+class Damaged(Exception):
+    """The database is broken: what can be read is not what was written."""
+
+
 class SearchTooLong(Exception):
     """A search was given up: there are too many lines to look at, and too few that match."""
 
@@ -64,6 +69,7 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         found = _tables(database)
         if found and _LINES not in found:
             raise NotOurs
+        _keep_from_others(path)
         # A commit is one write to the log, and FULL has it on the disk before the commit returns:
         # an acknowledged line survives the death of this process, and that of the machine.
         database.execute("PRAGMA journal_mode = WAL")
@@ -85,9 +91,33 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     return database
 
 
+def _keep_from_others(path: Path) -> None:
+    """What others send us is not for everyone on this machine. A new log gets the same rights."""
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with contextlib.suppress(OSError):  # there is none yet, or it is not ours to change
+            file.chmod(0o600)
+
+
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Open the database that open_to_write() has opened."""
-    return sqlite3.connect(path, check_same_thread=False)
+    database = sqlite3.connect(path, check_same_thread=False)
+    database.text_factory = lambda text: text.decode(errors="replace")  # where it is damaged
+    return database
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Has it failed because the database is broken?"""
+    return error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def damage(database: sqlite3.Connection) -> str:
+    """What is wrong with the database, if anything: all of it is read. Nothing if interrupted."""
+    try:
+        (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as exc:
+        is_broken = is_damage(exc) or exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
+        return str(exc) if is_broken else ""
+    return "" if found == "ok" else " ".join(found.split())
 
 
 def _tables(database: sqlite3.Connection) -> list[str]:

@@ -101,6 +101,7 @@ class Store:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = directory / "lines.db"
+        self.damage = ""  # what is broken, if it is known
         self.trouble = ""  # why lines are refused, if they are
         self._refused = 0
         self._room = Room(self.path, max_size)
@@ -168,12 +169,19 @@ class Store:
 
         Raises:
           SearchTooLong: if it takes too long to find them.
+          Damaged: if the database is broken.
         """
         give_up = time.monotonic() + _SEARCH_TIMEOUT  # the wait for its turn included
-        async with self._reading:
-            return await trio.to_thread.run_sync(
-                database.latest, self._reader, limit, containing, give_up
-            )
+        try:
+            async with self._reading:
+                return await trio.to_thread.run_sync(
+                    database.latest, self._reader, limit, containing, give_up
+                )
+        except sqlite3.DatabaseError as exc:
+            if not database.is_damage(exc):
+                raise
+            self.report_damage(str(exc))
+            raise database.Damaged(str(exc)) from exc
 
     async def delete_older_than(self, seconds: float) -> int:
         """Delete the lines that are older than that; how many is returned.
@@ -191,10 +199,25 @@ class Store:
                 deleted += count
         except NoRoom as exc:
             self._complain(exc)
+        except sqlite3.DatabaseError as exc:
+            if not database.is_damage(exc):
+                raise
+            self.report_damage(str(exc))
         await trio.to_thread.run_sync(self._room.keep_reserve)
         if deleted:
             logger.info("deleted %d lines older than %g days", deleted, seconds / _DAY)
         return deleted
+
+    def report_damage(self, found: str) -> None:
+        """Say that the database is broken: in the log, and to who looks at ``damage``."""
+        if not self.damage:
+            logger.critical(
+                "%s is damaged, and lines may be lost: %s; stop, and put a copy in its place, "
+                "or what can be saved by: sqlite3 lines.db .recover",
+                self.path,
+                found,
+            )
+        self.damage = found
 
     async def execute(self, *, task_status: trio.TaskStatus[None]) -> None:
         self._writer, self._reader = await trio.to_thread.run_sync(self._open)

@@ -9,9 +9,9 @@ Each message is JSON::
 
 where so many lines were skipped before these.
 
-A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page
-(Origin). So a page has to know our secret path, which it can get from our own page's host alone; a
-program, which sends no Origin, needs none.
+A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page, and
+which (Origin). So a page has to be one of ours (see hosts.py), and to know our secret path, which
+it can get from our own page's host alone. A program, which sends no Origin, needs neither.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection, WebSocketRequest
 
     from .database import Line
+    from .hosts import Hosts
 
 _MOST_WAITING = 1_000  # lines for one listener; then it skips
 _MOST_CHARACTERS_WAITING = 2**22
@@ -43,7 +44,8 @@ class Tail:
     own page.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
         self.path = f"/{secrets.token_urlsafe()}"
         self._listeners: set[_Listener] = set()
 
@@ -54,7 +56,10 @@ class Tail:
 
     async def serve(self, request: WebSocketRequest) -> None:
         """One listener. What it says is read, so that its leaving is noticed, and ignored."""
-        if b"origin" in dict(request.headers) and request.path != self.path:
+        origin = dict(request.headers).get(b"origin")
+        address = getattr(request.local, "address", "")
+        is_our_page = request.path == self.path and self._hosts.is_our_page(origin, address)
+        if origin is not None and not is_our_page:
             await request.reject(403)
             return
         listener = _Listener()
