@@ -28,7 +28,9 @@ class Health:
         self._store = store
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002
-        if scope["type"] == "http":
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # which refuses it
+        elif scope["type"] == "http":
             await self._answer(scope["path"]).send(send)
 
     def _answer(self, path: str) -> Response:
