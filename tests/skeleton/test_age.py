@@ -219,7 +219,7 @@ sys.exit(app.main())
 
 
 async def life(directory: Path, ahead: float, *lines: str) -> None:
-    """One life, the clock so much ahead: these lines are acknowledged, and it looks for old ones."""
+    """The clock is so much ahead: these lines are acknowledged, and it looks for old ones."""
     options = [*FREE_PORTS, "--dir", str(directory)]
     async with open_program("-W", "error", "-c", LOOKS, str(ahead), *options) as program:
         await acknowledged(program, *lines)

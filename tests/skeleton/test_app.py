@@ -23,7 +23,6 @@ from ..process import TIMEOUT, Program, open_program
 from .database import locked, stored_in
 from .running import FREE_PORTS, get, health, open_app, port_of, reads, where
 
-
 NO_PORTS = {"port": 0, "udp_port": 0, "web_port": 0, "tail_port": 0, "health_port": 0}
 
 

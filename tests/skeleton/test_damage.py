@@ -130,7 +130,7 @@ def test_a_look_that_is_interrupted_or_can_not_be_had_finds_nothing(tmp_path: Pa
         def __init__(self, code: int) -> None:
             self.code = code
 
-        def execute(self, query: str) -> None:
+        def execute(self, _: str) -> None:
             error = sqlite3.OperationalError("it failed")
             error.sqlite_errorcode = self.code
             raise error

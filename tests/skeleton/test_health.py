@@ -15,7 +15,6 @@ from trio_run.skeleton.store import Store
 from ..process import TIMEOUT, open_program
 from .running import FREE_PORTS, get, health, open_app, port_of, where
 
-
 FEW_DESCRIPTORS = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
@@ -91,8 +90,7 @@ async def test_it_answers_while_idle_clients_have_taken_all_their_places(tmp_pat
         clients = []
         with trio.fail_after(TIMEOUT):
             for door in (port, web):
-                for _ in range(450):
-                    clients.append(await trio.open_tcp_stream(host, door))
+                clients += [await trio.open_tcp_stream(host, door) for _ in range(450)]
             assert await health(program) == (200, 200)
             for client in clients:
                 await client.aclose()

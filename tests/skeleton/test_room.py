@@ -103,14 +103,11 @@ async def test_a_database_has_no_more_than_its_size_and_a_batch_until_lines_are_
         assert await store.delete_older_than(100) == 17
         assert (await save_until_refused(store))[0] == 17
     assert (tmp_path / "lines.db").stat().st_size < 1e6 + len(LONG) + 4096 * 4
-    assert (
-        caplog.messages
-        == [
-            f"no line can be stored in {tmp_path}/lines.db: the database has its full size of 1 MB; "
-            "give it more with --max-size, or keep lines for a shorter time with --retention"
-        ]
-        * 2
+    sentence = (
+        f"no line can be stored in {tmp_path}/lines.db: the database has its full size of 1 MB; "
+        "give it more with --max-size, or keep lines for a shorter time with --retention"
     )
+    assert caplog.messages == [sentence] * 2
 
 
 def no_room(*asked: object) -> int:

@@ -271,7 +271,8 @@ async def test_it_is_an_app_of_an_http_listener(tmp_path: Path) -> None:
             assert b"content-length: %d\r\n" % length in head
             assert head.endswith(b"\r\n\r\n")
             await client.send_all(
-                b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+                b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+                b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             assert (await client.receive_some()).startswith(b"HTTP/1.1 403 ")
