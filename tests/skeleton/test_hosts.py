@@ -29,6 +29,7 @@ UPGRADE = (
         (b"[::1]:8000", "::1"),
         (b"[0:0:0:0:0:0:0:1]", "::1"),
         (b"192.0.2.7", "192.0.2.7"),
+        (b"127.0.0.1:8000", "172.17.0.2"),  # through a port that is forwarded
         (b"logs.example:443", "127.0.0.1"),
         (b"LOGS.example", "127.0.0.1"),
     ],
@@ -49,7 +50,7 @@ def test_a_name_of_ours_is_ours(host: bytes, address: str) -> None:
         b"evil.example:127",
         b"localhost@evil.example",
         b"192.0.2.7",
-        b"[::1]",
+        b"[2001:db8::7]",
         b"[::1",
         b"\xff",
         b"",
@@ -64,7 +65,7 @@ def test_a_name_of_others_is_not(host: bytes) -> None:
 def test_no_name_is_none_of_ours_and_nor_is_a_page_that_hides_where_it_is() -> None:
     assert not Hosts().is_ours(None, "127.0.0.1")
     assert not Hosts().is_our_page(b"null", "127.0.0.1")
-    assert not Hosts().is_ours(b"127.0.0.1", "")  # a Unix socket has no address
+    assert not Hosts().is_ours(b"192.0.2.7", "")  # a Unix socket has no address
 
 
 # As a browser would try it.

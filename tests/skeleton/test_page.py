@@ -299,6 +299,7 @@ async def test_behind_https_it_is_live_too(
             await send(program, "one")
             await browser.texts("one")
             await browser.open(web)  # and so it leaves the proxy
+            await browser.texts("one")
             nursery.cancel_scope.cancel()
 
 

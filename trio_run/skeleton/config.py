@@ -167,7 +167,7 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "health_port": (_port, "PORT", "where /livez and /readyz are"),
     "names": (
         _names,
-        "NAME,...",
+        "HOST,...",
         "by what names a browser may ask for the page, beside localhost and our addresses",
     ),
     "dir": (_path, "DIR", "where the database is, lines.db; made if there is none"),

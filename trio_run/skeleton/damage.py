@@ -25,10 +25,12 @@ async def watch(store: Store) -> None:
     """Look for damage, again and again, for as long as there is none."""
     while not store.damage:
         began = trio.current_time()
-        with contextlib.suppress(sqlite3.OperationalError):  # it can't be opened just now
-            with contextlib.closing(database.open_to_read(store.path)) as opened:
-                if found := await _look(opened):
-                    store.report_damage(found)
+        with (
+            contextlib.suppress(sqlite3.OperationalError),  # it can't be opened just now
+            contextlib.closing(database.open_to_read(store.path)) as opened,
+        ):
+            if found := await _look(opened):
+                store.report_damage(found)
         took = trio.current_time() - began
         await trio.sleep(max(_SHORTEST_PAUSE, took / _SHARE))
     await trio.sleep_forever()

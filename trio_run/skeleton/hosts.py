@@ -5,8 +5,8 @@ believes to be. A page of another site can have its own name lead to our address
 then takes us for that site, and gives the page what we answer: so the name has to be one of ours.
 Origin is the page that asks, where it is not plain reading: so that has to be one of ours, too.
 
-Ours are ``localhost``, the address that was connected to, and the names that are configured. A
-program that is no browser can send what it likes; it is not what this keeps out.
+Ours are ``localhost`` and its addresses, the address that was connected to, and the names that are
+configured. A program that is no browser can send what it likes; it is not what this keeps out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Hosts:
             name = urlsplit(url).hostname or ""
         except ValueError:
             return False
-        return name in self._names or (_ip(name) is not None and _ip(name) == _ip(address))
+        ip = _ip(name)
+        return name in self._names or (ip is not None and (ip.is_loopback or ip == _ip(address)))
 
 
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

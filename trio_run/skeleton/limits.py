@@ -15,7 +15,7 @@ try:
 except ImportError:  # on Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-# Megabytes, as measured and rounded up: see tests/skeleton/test_flood.py.
+# Megabytes, as measured and rounded up.
 BASE_MB = 128
 CLIENT_MB = 0.25
 
