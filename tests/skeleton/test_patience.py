@@ -52,7 +52,7 @@ async def test_a_client_that_sends_no_line_makes_room_for_others(
         for _ in range(5):  # a byte now and then is no line
             await trio.sleep(11)
             await client.send_all(b"x")
-    assert trio.current_time() == pytest.approx(50 + 0.1 + 60)
+    assert 50 + 60 <= trio.current_time() <= 51 + 66
 
 
 async def test_a_client_that_reads_no_answer_makes_room_for_others(
@@ -74,7 +74,7 @@ async def test_a_client_that_reads_no_answer_makes_room_for_others(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve_client, SlowStore(), server, idle_timeout=60))
         await client.send_all(b"one\n")
-    assert trio.current_time() == pytest.approx(0.1 + 60)
+    assert 60 <= trio.current_time() <= 66
 
 
 async def test_with_no_limit_a_client_may_be_silent_for_a_day(autojump_clock: MockClock) -> None:
@@ -129,4 +129,4 @@ async def test_it_is_said_who_was_silent(
     caplog.set_level("DEBUG", intake_module.logger.name)
     _, server = memory_stream_pair()
     await serve_client(SlowStore(), server, idle_timeout=60)
-    assert caplog.messages == ["unknown has sent no line for 60 s"]
+    assert caplog.messages == ["unknown kept us waiting for 60 s"]

@@ -55,6 +55,7 @@ MAX_LINE = 64 * 1024  # bytes, without the newline
 _READ_AT_ONCE = 32 * 1024  # bytes
 _MOST_AT_ONCE = 500  # lines
 _LAST_LINES = 1.0  # seconds, from the stop on
+_NO_HTTP = "error this is a port for lines, not for HTTP\n"
 _HTTP_REQUEST = re.compile(r"\S+ \S+ HTTP/\d(\.\d)?")
 
 
@@ -66,7 +67,8 @@ async def serve_client(
     Args:
       store: where to.
       stream: the client's.
-      idle_timeout: how many seconds it may take for a line, or to read what it is answered.
+      idle_timeout: how many seconds it may take for a line, or to read what it is answered: a tenth
+        more may be given.
     """
     with contextlib.suppress(_Over):
         await _Conversation(store, stream, idle_timeout).hold()
@@ -84,21 +86,18 @@ class _Conversation:
         self._splitter = LineSplitter()
         self._has_begun = False  # has there been a line?
         self._idle_timeout = idle_timeout
-        self._next_line_by = trio.current_time() + idle_timeout
+        self._patience = trio.CancelScope(deadline=trio.current_time() + idle_timeout)
         self._end_by = math.inf  # once we stop
 
     async def hold(self) -> None:
-        while data := await self._receive():
-            for portion in portions(data):
-                await self._take(portion)
-        if not stopping():
-            await self._take(b"", is_the_end=True)
-
-    async def _receive(self) -> bytes | bytearray:
-        with trio.move_on_at(self._next_line_by):
-            return await self._stream.receive_some(_READ_AT_ONCE)
-        logger.debug("%s has sent no line for %g s", self._source, self._idle_timeout)
-        raise _Over
+        with self._patience:
+            while data := await self._stream.receive_some(_READ_AT_ONCE):
+                for portion in portions(data):
+                    await self._take(portion)
+            if not stopping():
+                await self._take(b"", is_the_end=True)
+        if self._patience.cancelled_caught:
+            logger.debug("%s kept us waiting for %g s", self._source, self._idle_timeout)
 
     async def _take(self, portion: bytes | bytearray, *, is_the_end: bool = False) -> None:
         """Store the lines that end in it, together; then answer them all."""
@@ -109,16 +108,17 @@ class _Conversation:
                 return
             is_http = not self._has_begun and _may_be_http(lines[0])
             self._has_begun = True
-            if is_http:
-                await self._send(["error this is a port for lines, not for HTTP\n"])
-            else:
-                await self._send(await self._answers(lines))
-        self._next_line_by = trio.current_time() + self._idle_timeout
+            answers = [_NO_HTTP] if is_http else await self._store_them(lines)
+            await self._stream.send_all("".join(answers).encode())
         if is_http or self._is_time_to_end():
             raise _Over
+        # To set a deadline costs as much as to store some lines: so not each time, and for longer.
+        now = trio.current_time()
+        if self._patience.deadline < now + self._idle_timeout:
+            self._patience.deadline = now + 1.1 * self._idle_timeout
 
-    async def _answers(self, lines: Sequence[str | Refused]) -> list[str]:
-        """Store those that can be."""
+    async def _store_them(self, lines: Sequence[str | Refused]) -> list[str]:
+        """Store those that can be; how each is to be answered is returned."""
         failure = ""
         ids: Iterator[int] = iter(())
         try:
@@ -132,12 +132,6 @@ class _Conversation:
             else failure or f"ok {next(ids)}\n"
             for line in lines
         ]
-
-    async def _send(self, answers: Sequence[str]) -> None:
-        with trio.move_on_after(self._idle_timeout):
-            return await self._stream.send_all("".join(answers).encode())
-        logger.debug("%s has read no answer for %g s", self._source, self._idle_timeout)
-        raise _Over
 
     def _is_time_to_end(self) -> bool:
         """Are we stopping, and has it had its time?"""
@@ -199,10 +193,12 @@ TOO_LONG = Refused(f"it is longer than {MAX_LINE} bytes")
 
 def portions(data: bytes | bytearray) -> Iterator[bytes | bytearray]:
     """The same bytes, in parts of so many lines."""
-    while data:
-        rest = b"".join(data.split(b"\n", _MOST_AT_ONCE)[_MOST_AT_ONCE:])
+    while data.count(b"\n") > _MOST_AT_ONCE:
+        rest = data.split(b"\n", _MOST_AT_ONCE)[-1]
         yield data[: len(data) - len(rest)]
         data = rest
+    if data:
+        yield data
 
 
 class LineSplitter:

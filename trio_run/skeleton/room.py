@@ -70,11 +70,7 @@ class Room:
         Raises:
           NoRoom: if there is none.
         """
-        (pages,), (unused,), (size,) = (
-            database.execute(f"PRAGMA {name}").fetchone()
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        if (pages - unused) * size > self._most:
+        if _size(database) > self._most:
             raise NoRoom(
                 f"the database has its full size of {self._most / 1e6:g} MB",
                 "give it more with --max-size, or keep lines for a shorter time with --retention",
@@ -117,6 +113,15 @@ class Room:
             if not is_no_room(exc):
                 raise
             raise NoRoom("the disk is full, or can't be written", "free some space there") from exc
+
+
+def _size(database: sqlite3.Connection) -> int:
+    """How many bytes of the database are in use."""
+    ((size,),) = database.execute(
+        "SELECT (page_count - freelist_count) * page_size "
+        "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    )
+    return int(size)
 
 
 def is_no_room(error: sqlite3.Error) -> bool:

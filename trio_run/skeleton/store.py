@@ -131,6 +131,8 @@ class Store:
         Call it before save(), at once before the lines are made of what has arrived: so they have
         somewhere to go, and many who wait take little memory.
         """
+        if not (self._gathering.is_full or self._turns.locked()):
+            return
         async with self._turns:
             while self._gathering.is_full and not self._closed:
                 await self._gathering.taken.wait()
