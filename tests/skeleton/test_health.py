@@ -78,6 +78,8 @@ async def test_who_asks_for_a_websocket_there_is_refused(tmp_path: Path) -> None
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 403 ")
+        program.signal(signal.SIGTERM)
+        assert await program.exit_code() == 0
         assert "Traceback" not in program.output
 
 

@@ -1,6 +1,5 @@
 """Limits: how many clients there may be, as far as descriptors go; and who may read the files."""
 
-import resource
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from trio_run.skeleton.config import Config
 from trio_run.skeleton.store import Store
 
 from ..process import TIMEOUT
+
+resource = pytest.importorskip("resource")  # on Windows there is none
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,21 @@ async def test_another_method_is_405_with_those_that_there_are(
         assert service.group.ready
 
 
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ((b"host", b"evil.example"), b"that is no name of this server: see --names\n"),
+        ((b"origin", b"http://evil.example"), b"not for a page of another site\n"),
+    ],
+)
+async def test_a_page_of_another_site_is_told_why_it_gets_nothing(
+    tmp_path: Path, header: tuple[bytes, bytes], why: bytes
+) -> None:
+    async with serving(tmp_path) as service:
+        answer = await service.ask("/lines", headers=[header])
+        assert (answer.status, answer.body) == (403, why)
+
+
 @pytest.mark.parametrize("target", ["/nothing", "/lines/", "//", "/page.html", "/../etc/passwd"])
 async def test_another_path_is_404(tmp_path: Path, target: str) -> None:
     async with serving(tmp_path) as service:

@@ -22,8 +22,8 @@ _SHORTEST_PAUSE = 10.0  # seconds
 
 
 async def watch(store: Store) -> None:
-    """Look for damage, again and again, for as long as there is none."""
-    while not store.damage:
+    """Look for damage, again and again."""
+    while True:
         began = trio.current_time()
         with (
             contextlib.suppress(sqlite3.OperationalError),  # it can't be opened just now
@@ -33,7 +33,6 @@ async def watch(store: Store) -> None:
                 store.report_damage(found)
         took = trio.current_time() - began
         await trio.sleep(max(_SHORTEST_PAUSE, took / _SHARE))
-    await trio.sleep_forever()
 
 
 async def _look(opened: sqlite3.Connection) -> str:

@@ -142,7 +142,7 @@ class _Conversation:
 
 
 def _may_be_http(first: str | Refused) -> bool:
-    """Is a line, the first of a client, a request? A long one has one of the long addresses."""
+    """Is the first line of a client a request? One that is too long may have a long address."""
     return first == TOO_LONG or (
         isinstance(first, str) and _HTTP_REQUEST.fullmatch(first) is not None
     )

@@ -12,11 +12,11 @@ import math
 
 try:
     import resource
-except ImportError:  # on Windows, which has no such limit
+except ImportError:  # pragma: no cover - only Windows has no such limit
     resource = None  # type: ignore[assignment]
 
 # Megabytes, as measured and rounded up.
-BASE_MB = 128
+BASE_MB = 192
 CLIENT_MB = 0.25
 
 MOST_AT_A_PORT = 1_000
