@@ -333,8 +333,8 @@ def test_the_kubernetes_manifest_is_what_the_program_needs(tmp_path: Path) -> No
     disk = claim["spec"]["resources"]["requests"]["storage"]
     assert (disk, config.max_size * 1e6 + 1e8 < 2**30) == ("1Gi", True)
     memory = limits.BASE_MB + limits.CLIENT_MB * limits.MOST_AT_A_PORT
-    assert container["resources"]["limits"] == {"memory": "512Mi"}
-    assert memory * 1e6 < 512 * 2**20
+    assert container["resources"]["limits"] == {"memory": "768Mi"}
+    assert memory * 1e6 < 768 * 2**20
     assert pod["terminationGracePeriodSeconds"] > config.grace + ABORT_AFTER
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume["persistentVolumeClaim"] for volume in pod["volumes"]}

@@ -15,9 +15,9 @@ try:
 except ImportError:  # pragma: no cover - only Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-# Megabytes, as measured and rounded up.
+# Megabytes, as measured with TLS and rounded up.
 BASE_MB = 192
-CLIENT_MB = 0.25
+CLIENT_MB = 0.5
 
 MOST_AT_A_PORT = 1_000
 VIEWERS = 100  # of the page, and of the tail
