@@ -30,7 +30,8 @@ The tour:
   :func:`cancel_on_stop`.
 * Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`,
   :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
-  :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`.
+  :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`. :class:`Restarting` begins
+  one anew when it has failed.
 
 Everything is logged on the logger ``trio_run``.
 """
@@ -48,6 +49,7 @@ from ._listeners._unix import UnixListener
 from ._listeners._websocket import WebSocketListener
 from ._member import Member
 from ._report import ActorReport, Report
+from ._restart import Restarting
 from ._run import run
 from ._signals import SignalReceiver
 from ._tasks import BackgroundTasks, every
@@ -66,6 +68,7 @@ __all__ = [
     "HypercornServer",
     "Member",
     "Report",
+    "Restarting",
     "SignalReceiver",
     "State",
     "TCPListener",

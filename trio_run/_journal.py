@@ -31,6 +31,7 @@ Kind = Literal[
     "interrupted",
     "stopped",
     "failed",
+    "restarted",
     "held up",
     "cut",
     "over",
@@ -59,6 +60,8 @@ class Event:
     - "interrupted", "cut": ``reason``
     - "stopped": ``outcome``, ``detail``
     - "failed": ``error`` (the exception), ``ignored``
+    - "restarted": ``lives`` (so far, with the one that begins), ``error`` (the exception that ended
+      the last one; None: it returned)
     """
 
     kind: Kind
@@ -70,7 +73,7 @@ class Event:
 class Journal:
     """The log and the events of one group."""
 
-    __slots__ = ("_clock", "_functions", "_name", "_on_failure")
+    __slots__ = ("_clock", "_functions", "_name", "_on_failure", "is_of_a_life")
 
     def __init__(
         self, name: str, clock: Callable[[], float], on_failure: Callable[[BaseException], None]
@@ -79,20 +82,21 @@ class Journal:
         self._clock = clock  # seconds from the group's start
         self._on_failure = on_failure  # called with what logging has raised
         self._functions: list[Callable[[Event], object]] = []
+        self.is_of_a_life = False  # of a Restarting, which says itself when one begins and ends
 
     def subscribe(self, function: Callable[[Event], object]) -> None:
         self._functions.append(function)
 
     def ready(self) -> None:
-        self._log(logging.INFO, "ready")
+        self._log(self._level(logging.INFO), "ready")
         self._emit("ready")
 
     def readiness_changed(self, *, ready: bool) -> None:
         if ready:
-            self._log(logging.INFO, "ready again")
+            self._log(self._level(logging.INFO), "ready again")
             self._emit("ready")
         else:
-            self._log(logging.INFO, "not ready")
+            self._log(self._level(logging.INFO), "not ready")
             self._emit("not ready")
 
     def actor_ready(self, life: Life) -> None:
@@ -114,7 +118,7 @@ class Journal:
         level = logging.INFO if cause.error is None else logging.ERROR
         if cannot_start(cause.error):
             level = logging.DEBUG  # who runs the group says it, once
-        self._log(level, "stopping: %s", cause)
+        self._log(self._level(level), "stopping: %s", cause)
         self._emit(
             "stop began",
             reason=cause.reason,
@@ -152,6 +156,18 @@ class Journal:
             self._log(logging.ERROR, "while stopping: %r failed: %s", life.name, what)
         self._emit("failed", life, error=error, ignored=ignored)
 
+    def life_failed(self, life: Life, number: int, error: BaseException) -> None:
+        """A life of a Restarting failed."""
+        what = one_line(error)
+        self._log(logging.ERROR, "life %d of %r failed: %s", number, life.name, what, error=error)
+        self._emit("failed", life, error=error, ignored=True)
+
+    def life_is_due(self, life: Life, number: int, seconds: float) -> None:
+        self._log(logging.INFO, "life %d of %r begins in %.1f s", number, life.name, seconds)
+
+    def restarted(self, life: Life, number: int, error: BaseException | None) -> None:
+        self._emit("restarted", life, lives=number, error=error)
+
     def held_up(self, seconds: float, by: Sequence[Life]) -> None:
         self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, _names(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
@@ -177,6 +193,10 @@ class Journal:
 
     def over(self, report: Report) -> None:
         self._emit("over", exit_code=report.exit_code, seconds=report.duration, report=report)
+
+    def _level(self, level: int) -> int:
+        """The level of a line that whoever runs this group has a line of its own for."""
+        return logging.DEBUG if self.is_of_a_life else level
 
     # What is not ours may raise: a log handler, a filter, a function that listens.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._group import supervisor_of
 from ._inside import place
 from ._member import Life
 
@@ -81,7 +82,7 @@ class SignalReceiver:
                 "signals can be received in the main thread only: run Trio there, or leave the "
                 "SignalReceiver out and call the group's stop()"
             )
-        life = here.inside
+        requests = supervisor_of(here.inside.group).requests
         self._pending: set[signal.Signals] = set()
         due, arrived = trio.open_memory_channel[signal.Signals](len(self.handlers))
         with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
@@ -90,14 +91,14 @@ class SignalReceiver:
                 nursery.start_soon(self._handle, arrived)
                 task_status.started()
                 for signum in early:
-                    life.keeper.signalled(signum)
+                    requests.signalled(signum)
                 async for number in received:  # pragma: no branch - it has no end
                     signum = signal.Signals(number)
                     if signum in self.handlers:
                         if signum not in self._pending:
                             self._pending.add(signum)
                             due.send_nowait(signum)  # never full: each signal is in it once
-                    elif life.keeper.signalled(signum):
+                    elif requests.signalled(signum):
                         break  # and leave the next one to Python
                 if self.arrivals is not None:
                     self.arrivals.leave_to_python()
