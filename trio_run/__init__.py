@@ -32,6 +32,7 @@ The tour:
   :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
   :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`. :class:`Restarting` begins
   one anew when it has failed.
+* Under a service manager: :func:`inherited_sockets` are those that it has opened for us.
 
 Everything is logged on the logger ``trio_run``.
 """
@@ -52,6 +53,7 @@ from ._report import ActorReport, Report
 from ._restart import Restarting
 from ._run import run
 from ._signals import SignalReceiver
+from ._systemd import inherited_sockets
 from ._tasks import BackgroundTasks, every
 
 __all__ = [
@@ -79,6 +81,7 @@ __all__ = [
     "cancel_on_stop",
     "current_group",
     "every",
+    "inherited_sockets",
     "run",
     "stopping",
     "wait_stopping",
