@@ -32,7 +32,8 @@ The tour:
   :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
   :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`. :class:`Restarting` begins
   one anew when it has failed.
-* Under a service manager: :func:`inherited_sockets` are those that it has opened for us.
+* Under a service manager: :func:`inherited_sockets` are those that it has opened for us, and
+  :func:`run` says how the program is. :class:`SystemdNotifier` does that for a group of one's own.
 
 Everything is logged on the logger ``trio_run``.
 """
@@ -49,6 +50,7 @@ from ._listeners._udp import Datagram, UDPListener
 from ._listeners._unix import UnixListener
 from ._listeners._websocket import WebSocketListener
 from ._member import Member
+from ._notify import SystemdNotifier
 from ._report import ActorReport, Report
 from ._restart import Restarting
 from ._run import run
@@ -73,6 +75,7 @@ __all__ = [
     "Restarting",
     "SignalReceiver",
     "State",
+    "SystemdNotifier",
     "TCPListener",
     "UDPListener",
     "UnixListener",

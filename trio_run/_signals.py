@@ -9,6 +9,7 @@ import inspect
 import logging
 import signal
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +20,7 @@ from ._member import Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from ._arrivals import Arrivals
 
@@ -65,6 +67,9 @@ class SignalReceiver:
             if signum in self.signals:
                 raise ValueError(f"{signum.name} can't both stop the group and have a handler")
         self.arrivals: Arrivals | None = None  # set by trio_run.run()
+        # Set by who says to a service manager that a reload goes on.
+        self.around_handler: Callable[[signal.Signals], AbstractContextManager[None]]
+        self.around_handler = lambda _signum: nullcontext()
 
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -116,12 +121,13 @@ class SignalReceiver:
         async for signum in arrived:
             self._pending.discard(signum)
             logger.info("%s: %s received", self.name, signum.name)
-            try:
-                pending = self.handlers[signum]()
-                if inspect.isawaitable(pending):
-                    await pending
-            except Exception:
-                logger.exception("%s: the handler of %s failed", self.name, signum.name)
+            with self.around_handler(signum):
+                try:
+                    pending = self.handlers[signum]()
+                    if inspect.isawaitable(pending):
+                        await pending
+                except Exception:
+                    logger.exception("%s: the handler of %s failed", self.name, signum.name)
 
 
 def _check_signal(number: int) -> signal.Signals:
