@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +120,7 @@ async def test_rule_p2_a_program_says_how_it_is(manager: Manager) -> None:
         assert "READY" not in {name for datagram in manager.hear() for name in datagram}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract addresses are Linux's")
 async def test_rule_p2_an_abstract_address_and_a_failed_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -499,8 +502,11 @@ async def test_rule_p2_what_cannot_be_said_now_is_said_later_in_its_order(
 
 
 async def test_rule_p2_objects_that_are_not_ours_harm_nothing(
-    autojump_clock: MockClock, manager: Manager
+    autojump_clock: MockClock, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # pytest-xdist can't hand such a name on.
+    monkeypatch.setattr(logging.getLogger("trio_run"), "disabled", True)
+
     class Hostile:
         name = "a\ud800b\nREADY=1"
 

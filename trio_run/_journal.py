@@ -59,7 +59,8 @@ class Event:
     - "ready": none
     - "interrupted", "cut": ``reason``
     - "stopped": ``outcome``, ``detail``
-    - "failed": ``error`` (the exception), ``ignored``
+    - "failed": ``error`` (the exception), ``ignored`` (it stops nobody; so it is with a life of a
+      :class:`Restarting`, too)
     - "restarted": ``lives`` (so far, with the one that begins), ``error`` (the exception that ended
       the last one; None: it returned)
     """
