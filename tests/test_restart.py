@@ -782,6 +782,26 @@ async def test_rule_24_a_life_may_be_a_restarting(autojump_clock: MockClock) -> 
     assert {event.actor for event in events if event.kind == "restarted"} == {"outer"}
 
 
+@pytest.mark.parametrize("stops_alone", [True, False])
+@pytest.mark.parametrize("at", [0.5, 1.2])
+async def test_rule_24_in_a_restarting_nothing_is_begun_after_a_stop_either(
+    autojump_clock: MockClock, at: float, stops_alone: bool
+) -> None:
+    flaky = Flaky(failures=5, error=ValueError("boom"))
+    inner = Restarting(flaky, first=2)
+    group = Group(lame_duck=0 if stops_alone else 9)
+    member = group.add(Restarting(lambda: inner))
+    group.add(Worker(closing=8), needs=[member])
+    async with in_background(group) as result:
+        await trio.sleep(at)
+        if stops_alone:
+            member.stop()
+            await trio.sleep(10)
+        group.stop()
+    assert len(flaky.begun) == 1
+    assert (result.failed is None) == (at == 1.2)  # else its failure came after the stop
+
+
 @pytest.mark.parametrize("fixed", [True, False])
 async def test_rule_24_a_life_may_be_a_listener(autojump_clock: MockClock, fixed: bool) -> None:
     port = free_port() if fixed else 0

@@ -40,6 +40,7 @@ class Keeper(Protocol):
     def became_ready(self, life: Life) -> None: ...
     def stop_one(self, life: Life) -> None: ...
     def is_lame_duck(self) -> bool: ...
+    def has_stop_come(self, life: Life) -> bool: ...
     def look_again(self) -> None: ...
 
 
@@ -117,6 +118,9 @@ class Life(Inside):
 
     def lame_duck(self) -> bool:
         return self.keeper.is_lame_duck()
+
+    def has_stop_come(self) -> bool:
+        return self.keeper.has_stop_come(self)
 
     @trio.lowlevel.enable_ki_protection
     def look_again(self) -> None:

@@ -171,9 +171,8 @@ class Restarting:
             self._group.interrupt(cause)
 
     async def _live_again_and_again(self, here: Life, task_status: trio.TaskStatus[None]) -> None:
-        supervisor = supervisor_of(here.group)
-        journal = supervisor.journal
-        while not supervisor.has_stop_come(here):
+        journal = supervisor_of(here.group).journal
+        while not here.has_stop_come():
             self._number += 1
             began = trio.current_time()
             error = await self._live(here, task_status)
@@ -187,11 +186,11 @@ class Restarting:
             else:
                 break
             wait = self._backoff.wait_after(now - began)
-            if not supervisor.has_stop_come(here):
+            if not here.has_stop_come():
                 journal.life_is_due(here, self._number + 1, wait)
                 with trio.move_on_after(wait):
                     await here.wait_until(lambda: here.is_stopping)
-            if not supervisor.has_stop_come(here):
+            if not here.has_stop_come():
                 journal.restarted(here, self._number + 1, error)
         # A return before the interrupt would end the lame duck.
         await here.wait_until(lambda: here.is_stopping)
@@ -219,7 +218,7 @@ class Restarting:
         except (TypeError, ValueError) as exc:
             what = f"the make() of {here.name!r} must give an actor or be an async function"
             raise TypeError(f"{what}, and gave {actor!r}: {exc}") from exc
-        if supervisor_of(here.group).has_stop_come(here):  # make() has brought it about
+        if here.has_stop_come():  # make() has brought it about
             await here.wait_until(lambda: here.is_stopping)
             return None
         self._group = group
@@ -247,7 +246,7 @@ class Restarting:
         assert here is not None
         assert self._group is not None
         has_exited = event.kind == "stop began" and event.fields["actor"] is not None
-        if has_exited and not supervisor_of(here.group).has_stop_come(here):
+        if has_exited and not here.has_stop_come():
             self._has_own_end = True
             # Its interrupt is left. For that it has as long as the group around gives this actor.
             grace = here.spec.grace

@@ -158,7 +158,11 @@ class Supervisor:
 
     def has_stop_come(self, life: Life) -> bool:
         """Has one come, of the group or of this one?"""
-        return self._stop.cause is not None or life.stop_requested
+        if self._stop.cause is not None or life.stop_requested:
+            return True
+        if self._around is None or not self.journal.is_of_a_life:
+            return False
+        return self._around.inside.has_stop_come()
 
     def stand_in_for(self, group: Group) -> None:
         """It runs one life of an actor of that group: code in it is in that one."""
