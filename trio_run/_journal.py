@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ._actor import Cause
-    from ._member import Life
+    from ._member import Life, Member
     from ._report import Report
 
 logger = logging.getLogger("trio_run")
@@ -108,11 +108,11 @@ class Journal:
             logging.WARNING,
             "%r never starts: what it needs stopped before it was ready: %s",
             life.name,
-            _names(missing),
+            names_of(missing),
         )
 
     def start_held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, _names(by))
+        self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def stop_began(self, cause: Cause, *, was_ready: bool) -> None:
@@ -170,15 +170,15 @@ class Journal:
         self._emit("restarted", life, lives=number, error=error)
 
     def held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, _names(by))
+        self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def cut(self, why: str, lives: Sequence[Life]) -> None:
         interrupted = [life for life in lives if life.interrupted_at is not None]
         others = [life for life in lives if life.interrupted_at is None]
-        names = _names(interrupted)
+        names = names_of(interrupted)
         if others:
-            names += f" (and, not yet interrupted, {_names(others)})"
+            names += f" (and, not yet interrupted, {names_of(others)})"
         self._log(logging.WARNING, "%s: cut %s", why, names.lstrip())
         for life in lives:
             self._emit("cut", life, reason=why)
@@ -224,7 +224,7 @@ class Journal:
                 )
 
 
-def _names(lives: Sequence[Life]) -> str:
+def names_of(lives: Sequence[Life | Member]) -> str:
     """Their names, with the status of each: "api (12 connections, 3 busy), store"."""
     names = [
         f"{life.name} ({status})" if (status := life.status) else life.name

@@ -21,6 +21,7 @@ import trio
 
 from ._actor import State
 from ._group import current_group
+from ._journal import names_of
 from ._signals import SignalReceiver
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from ._group import Group
     from ._journal import Event
-    from ._member import Member
 
 logger = logging.getLogger("trio_run")
 
@@ -36,7 +36,6 @@ _BEAT = 5.0  # seconds between two looks
 _FOR_NOW = 3 * _BEAT  # what has no bound is extended by so much, again and again
 _SLACK = 5.0  # seconds past abort_after: who is ended then has his stacks written first
 _LEAST_PING = 0.01  # seconds, whatever the environment says
-_NAMES = 10
 _LONGEST = 1000  # characters of a status
 _UNSENT = 16  # datagrams
 _RELOAD = getattr(signal, "SIGHUP", None)
@@ -247,22 +246,15 @@ def _in_words(group: Group, reason: str) -> str:
     try:
         if state in (State.NEW, State.STARTING):
             late = [one for one in group.members if one.state is State.STARTING]
-            text = f"starting, waiting for {_names(late)}" if late else "starting"
+            text = f"starting, waiting for {names_of(late)}" if late else "starting"
         elif state is State.RUNNING:
             unfit = [one for one in group.members if not getattr(one.actor, "ready", True)]
-            text = f"not ready: {_names(unfit)}" if unfit else f"ready: {group.status}"
+            text = f"not ready: {names_of(unfit)}" if unfit else f"ready: {group.status}"
         elif state is State.STOPPING:
             late = [one for one in group.members if one.state is State.STOPPING]
-            text = f"stopping: {reason}" + (f", waiting for {_names(late)}" if late else "")
+            text = f"stopping: {reason}" + (f", waiting for {names_of(late)}" if late else "")
         else:
             text = f"{state.value}: {reason or group.status}"
         return " ".join(text.split())[:_LONGEST]
     except Exception:  # it asks objects that are not ours
         return state.value
-
-
-def _names(members: list[Member]) -> str:
-    names = [f"{one.name} ({one.status})" if one.status else one.name for one in members[:_NAMES]]
-    if len(members) > _NAMES:
-        names.append(f"and {len(members) - _NAMES:,} more")
-    return ", ".join(names)
