@@ -218,7 +218,7 @@ class SystemdNotifier:
         """Say how the group is, until the end."""
         group = current_group()
         if group is None:
-            raise RuntimeError("SystemdNotifier tells of the group it is in: add() it to one")
+            raise RuntimeError("SystemdNotifier says how its group is: add() it to one")
         if self._notifier is None:
             await trio.sleep_forever()
         else:

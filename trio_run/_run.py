@@ -53,7 +53,7 @@ def run(
     never gives the interpreter back can be ended only where ``stuck_after`` is given; else by
     whoever started the process, with SIGKILL.
 
-    Where a service manager has set NOTIFY_SOCKET, it is told how the group is: see
+    Where a service manager has set NOTIFY_SOCKET, it says there how the group is: see
     :class:`SystemdNotifier`.
 
     When the stop begins, it freezes what there is for the garbage collector (``gc.freeze()``):
