@@ -150,6 +150,7 @@ class Restarting:
         own = "" if self._member is None else self._member.status
         return own if self._number == 1 else f"life {self._number}: {own}".removesuffix(": ")
 
+    @trio.lowlevel.enable_ki_protection
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -165,6 +166,7 @@ class Restarting:
         finally:
             self._is_over = True
 
+    @trio.lowlevel.enable_ki_protection
     def interrupt(self, cause: Cause) -> None:
         """Interrupt the actor of the life that goes on, if there is one."""
         if self._group is not None:
@@ -205,7 +207,7 @@ class Restarting:
         self._member = None
         self._has_own_end = False
         try:
-            actor = self._make()
+            actor = _call(self._make)
         except Exception as exc:
             return exc
         group = Group(name=f"{here.name} (life {self._number})", grace=math.inf)
@@ -218,9 +220,6 @@ class Restarting:
         except (TypeError, ValueError) as exc:
             what = f"the make() of {here.name!r} must give an actor or be an async function"
             raise TypeError(f"{what}, and gave {actor!r}: {exc}") from exc
-        if here.has_stop_come():  # make() has brought it about
-            await here.wait_until(lambda: here.is_stopping)
-            return None
         self._group = group
         is_first = here.ready_at is None
         failed: GroupFailed | None = None
@@ -235,6 +234,8 @@ class Restarting:
             if not self._has_own_end:
                 raise error
             return error
+        if self._member.outcome == "never started":  # a stop has come meanwhile
+            await here.wait_until(lambda: here.is_stopping)
         if self._member.outcome == "cut" and not self._has_own_end:  # by a grace of its own
             here.cut()
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -279,6 +280,12 @@ class Restarting:
             lives.append(f"{self._number} {own}".rstrip())
         count = "1 life" if self._number == 1 else f"{self._number:,} lives"
         return f"{count}: {'; '.join(lives[-_LIVES_TOLD:])}"
+
+
+# Ctrl-C may land anywhere in what is the user's, and nowhere in our own bookkeeping.
+@trio.lowlevel.disable_ki_protection
+def _call(make: Callable[[], object]) -> object:
+    return make()
 
 
 def _is_async(make: object) -> bool:
