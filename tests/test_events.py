@@ -194,6 +194,7 @@ def test_code_in_no_group_has_nobody_to_look_again() -> None:
     inside = Inside()
     inside.look_again()
     assert not inside.lame_duck()
+    assert not inside.has_stop_come()
 
 
 async def test_a_report_is_plain_data() -> None:

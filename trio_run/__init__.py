@@ -30,7 +30,10 @@ The tour:
   :func:`cancel_on_stop`.
 * Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`,
   :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
-  :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`.
+  :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`. :class:`Restarting` begins
+  one anew when it has failed.
+* Under a service manager: :func:`inherited_sockets` are those that it has opened for us, and
+  :func:`run` says how the program is. :class:`SystemdNotifier` does that for a group of one's own.
 
 * Tests have what they need of a group, a client and a process in :mod:`trio_run.testing`.
 
@@ -49,9 +52,12 @@ from ._listeners._udp import Datagram, UDPListener
 from ._listeners._unix import UnixListener
 from ._listeners._websocket import WebSocketListener
 from ._member import Member
+from ._notify import SystemdNotifier
 from ._report import ActorReport, Report
+from ._restart import Restarting
 from ._run import run
 from ._signals import SignalReceiver
+from ._systemd import inherited_sockets
 from ._tasks import BackgroundTasks, every
 
 __all__ = [
@@ -68,8 +74,10 @@ __all__ = [
     "HypercornServer",
     "Member",
     "Report",
+    "Restarting",
     "SignalReceiver",
     "State",
+    "SystemdNotifier",
     "TCPListener",
     "UDPListener",
     "UnixListener",
@@ -78,6 +86,7 @@ __all__ = [
     "cancel_on_stop",
     "current_group",
     "every",
+    "inherited_sockets",
     "run",
     "stopping",
     "wait_stopping",

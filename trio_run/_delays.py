@@ -132,10 +132,13 @@ class Delays:
 
     def _every(self, since: float, log: Callable[[float], bool], life: Life | None) -> None:
         """Call log(since) at every interval since then, as long as it returns True."""
-        rounds = (trio.current_time() - since) // _INTERVAL + 1
+        now = trio.current_time()
+        due = since + ((now - since) // _INTERVAL + 1) * _INTERVAL
+        if due <= now:  # rounded down twice: it would be due at once, again and again
+            due += _INTERVAL
 
         def act() -> None:
             if log(since):
                 self._every(since, log, life)
 
-        self._at(since + rounds * _INTERVAL, act, life)
+        self._at(due, act, life)

@@ -293,5 +293,5 @@ def current_group() -> Group | None:
 
 
 def supervisor_of(group: Group) -> Supervisor:
-    """What does the group's work: for run(), which owns the process."""
+    """What does the group's work: for those who need more than may be asked of a group."""
     return group._supervisor

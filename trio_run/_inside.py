@@ -71,6 +71,10 @@ class Inside:
         """Is its group about to stop, and still serving?"""
         return False
 
+    def has_stop_come(self) -> bool:
+        """Has a stop been requested, of the actor or of its group?"""
+        return self.is_stopping
+
     def look_again(self) -> None:
         """The actor's fitness for work has changed: its group is to look at it."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ._actor import Cause
-    from ._member import Life
+    from ._member import Life, Member
     from ._report import Report
 
 logger = logging.getLogger("trio_run")
@@ -31,6 +31,7 @@ Kind = Literal[
     "interrupted",
     "stopped",
     "failed",
+    "restarted",
     "held up",
     "cut",
     "over",
@@ -58,7 +59,10 @@ class Event:
     - "ready": none
     - "interrupted", "cut": ``reason``
     - "stopped": ``outcome``, ``detail``
-    - "failed": ``error`` (the exception), ``ignored``
+    - "failed": ``error`` (the exception), ``ignored`` (it stops nobody; so it is with a life of a
+      :class:`Restarting`, too)
+    - "restarted": ``lives`` (so far, with the one that begins), ``error`` (the exception that ended
+      the last one; None: it returned)
     """
 
     kind: Kind
@@ -70,7 +74,7 @@ class Event:
 class Journal:
     """The log and the events of one group."""
 
-    __slots__ = ("_clock", "_functions", "_name", "_on_failure")
+    __slots__ = ("_clock", "_functions", "_name", "_on_failure", "is_of_a_life")
 
     def __init__(
         self, name: str, clock: Callable[[], float], on_failure: Callable[[BaseException], None]
@@ -79,20 +83,21 @@ class Journal:
         self._clock = clock  # seconds from the group's start
         self._on_failure = on_failure  # called with what logging has raised
         self._functions: list[Callable[[Event], object]] = []
+        self.is_of_a_life = False  # of a Restarting, which says itself when one begins and ends
 
     def subscribe(self, function: Callable[[Event], object]) -> None:
         self._functions.append(function)
 
     def ready(self) -> None:
-        self._log(logging.INFO, "ready")
+        self._log(self._level(logging.INFO), "ready")
         self._emit("ready")
 
     def readiness_changed(self, *, ready: bool) -> None:
         if ready:
-            self._log(logging.INFO, "ready again")
+            self._log(self._level(logging.INFO), "ready again")
             self._emit("ready")
         else:
-            self._log(logging.INFO, "not ready")
+            self._log(self._level(logging.INFO), "not ready")
             self._emit("not ready")
 
     def actor_ready(self, life: Life) -> None:
@@ -103,18 +108,18 @@ class Journal:
             logging.WARNING,
             "%r never starts: what it needs stopped before it was ready: %s",
             life.name,
-            _names(missing),
+            names_of(missing),
         )
 
     def start_held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, _names(by))
+        self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def stop_began(self, cause: Cause, *, was_ready: bool) -> None:
         level = logging.INFO if cause.error is None else logging.ERROR
         if cannot_start(cause.error):
             level = logging.DEBUG  # who runs the group says it, once
-        self._log(level, "stopping: %s", cause)
+        self._log(self._level(level), "stopping: %s", cause)
         self._emit(
             "stop began",
             reason=cause.reason,
@@ -152,16 +157,28 @@ class Journal:
             self._log(logging.ERROR, "while stopping: %r failed: %s", life.name, what)
         self._emit("failed", life, error=error, ignored=ignored)
 
+    def life_failed(self, life: Life, number: int, error: BaseException) -> None:
+        """A life of a Restarting failed."""
+        what = one_line(error)
+        self._log(logging.ERROR, "life %d of %r failed: %s", number, life.name, what, error=error)
+        self._emit("failed", life, error=error, ignored=True)
+
+    def life_is_due(self, life: Life, number: int, seconds: float) -> None:
+        self._log(logging.INFO, "life %d of %r begins in %.1f s", number, life.name, seconds)
+
+    def restarted(self, life: Life, number: int, error: BaseException | None) -> None:
+        self._emit("restarted", life, lives=number, error=error)
+
     def held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, _names(by))
+        self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def cut(self, why: str, lives: Sequence[Life]) -> None:
         interrupted = [life for life in lives if life.interrupted_at is not None]
         others = [life for life in lives if life.interrupted_at is None]
-        names = _names(interrupted)
+        names = names_of(interrupted)
         if others:
-            names += f" (and, not yet interrupted, {_names(others)})"
+            names += f" (and, not yet interrupted, {names_of(others)})"
         self._log(logging.WARNING, "%s: cut %s", why, names.lstrip())
         for life in lives:
             self._emit("cut", life, reason=why)
@@ -177,6 +194,10 @@ class Journal:
 
     def over(self, report: Report) -> None:
         self._emit("over", exit_code=report.exit_code, seconds=report.duration, report=report)
+
+    def _level(self, level: int) -> int:
+        """The level of a line that whoever runs this group has a line of its own for."""
+        return logging.DEBUG if self.is_of_a_life else level
 
     # What is not ours may raise: a log handler, a filter, a function that listens.
 
@@ -203,7 +224,7 @@ class Journal:
                 )
 
 
-def _names(lives: Sequence[Life]) -> str:
+def names_of(lives: Sequence[Life | Member]) -> str:
     """Their names, with the status of each: "api (12 connections, 3 busy), store"."""
     names = [
         f"{life.name} ({status})" if (status := life.status) else life.name

@@ -21,7 +21,6 @@ from ._report import ActorReport
 
 if TYPE_CHECKING:
     import contextvars
-    import signal
     from collections.abc import Awaitable, Callable, Iterator
 
     from ._actor import Cause, Outcome, Spec
@@ -40,8 +39,8 @@ class Keeper(Protocol):
     def group(self) -> Group: ...
     def became_ready(self, life: Life) -> None: ...
     def stop_one(self, life: Life) -> None: ...
-    def signalled(self, signum: signal.Signals) -> bool: ...
     def is_lame_duck(self) -> bool: ...
+    def has_stop_come(self, life: Life) -> bool: ...
     def look_again(self) -> None: ...
 
 
@@ -119,6 +118,9 @@ class Life(Inside):
 
     def lame_duck(self) -> bool:
         return self.keeper.is_lame_duck()
+
+    def has_stop_come(self) -> bool:
+        return self.keeper.has_stop_come(self)
 
     @trio.lowlevel.enable_ki_protection
     def look_again(self) -> None:

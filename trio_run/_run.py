@@ -21,6 +21,7 @@ from ._actor import check_seconds
 from ._arrivals import Arrivals
 from ._errors import CannotStart, GroupFailed, cannot_start, one_line
 from ._group import Group, supervisor_of
+from ._notify import Notifier
 from ._signals import SignalReceiver
 from ._watchdog import Watchdog
 
@@ -51,6 +52,9 @@ def run(
     the process exits with code 1. With an endless grace it never comes to that. Code in C that
     never gives the interpreter back can be ended only where ``stuck_after`` is given; else by
     whoever started the process, with SIGKILL.
+
+    Where a service manager has set NOTIFY_SOCKET, it says there how the group is: see
+    :class:`SystemdNotifier`.
 
     When the stop begins, it freezes what there is for the garbage collector (``gc.freeze()``):
     most of it goes away then, and the collector is not to walk through it meanwhile. It is left so,
@@ -96,7 +100,8 @@ def run(
         supervisor_of(group).requests.on_deadline = stop_is_over_in
         try:
             with _logging_to_stderr():
-                return trio.run(_main, group, watchdog)
+                notifier = Notifier.from_environment(abort_after)
+                return trio.run(_main, group, watchdog, notifier)
         finally:
             watchdog.over()
 
@@ -114,8 +119,11 @@ def _make_group(actors: tuple[object, ...], name: str, grace: float, lame_duck: 
     return group
 
 
-async def _main(group: Group, watchdog: Watchdog) -> int:
+async def _main(group: Group, watchdog: Watchdog, notifier: Notifier | None) -> int:
     trio.lowlevel.spawn_system_task(watchdog.live, name="trio_run watchdog")
+    if notifier is not None:
+        notifier.attach(group)
+        trio.lowlevel.spawn_system_task(notifier.live, name="trio_run notifier")
     try:
         report = await group.run()
     except GroupFailed as failed:

@@ -9,15 +9,18 @@ import inspect
 import logging
 import signal
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
 
+from ._group import supervisor_of
 from ._inside import place
 from ._member import Life
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from ._arrivals import Arrivals
 
@@ -64,6 +67,9 @@ class SignalReceiver:
             if signum in self.signals:
                 raise ValueError(f"{signum.name} can't both stop the group and have a handler")
         self.arrivals: Arrivals | None = None  # set by trio_run.run()
+        # Set by who says to a service manager that a reload goes on.
+        self.around_handler: Callable[[signal.Signals], AbstractContextManager[None]]
+        self.around_handler = lambda _signum: nullcontext()
 
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -81,7 +87,7 @@ class SignalReceiver:
                 "signals can be received in the main thread only: run Trio there, or leave the "
                 "SignalReceiver out and call the group's stop()"
             )
-        life = here.inside
+        requests = supervisor_of(here.inside.group).requests
         self._pending: set[signal.Signals] = set()
         due, arrived = trio.open_memory_channel[signal.Signals](len(self.handlers))
         with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
@@ -90,14 +96,14 @@ class SignalReceiver:
                 nursery.start_soon(self._handle, arrived)
                 task_status.started()
                 for signum in early:
-                    life.keeper.signalled(signum)
+                    requests.signalled(signum)
                 async for number in received:  # pragma: no branch - it has no end
                     signum = signal.Signals(number)
                     if signum in self.handlers:
                         if signum not in self._pending:
                             self._pending.add(signum)
                             due.send_nowait(signum)  # never full: each signal is in it once
-                    elif life.keeper.signalled(signum):
+                    elif requests.signalled(signum):
                         break  # and leave the next one to Python
                 if self.arrivals is not None:
                     self.arrivals.leave_to_python()
@@ -115,12 +121,13 @@ class SignalReceiver:
         async for signum in arrived:
             self._pending.discard(signum)
             logger.info("%s: %s received", self.name, signum.name)
-            try:
-                pending = self.handlers[signum]()
-                if inspect.isawaitable(pending):
-                    await pending
-            except Exception:
-                logger.exception("%s: the handler of %s failed", self.name, signum.name)
+            with self.around_handler(signum):
+                try:
+                    pending = self.handlers[signum]()
+                    if inspect.isawaitable(pending):
+                        await pending
+                except Exception:
+                    logger.exception("%s: the handler of %s failed", self.name, signum.name)
 
 
 def _check_signal(number: int) -> signal.Signals:

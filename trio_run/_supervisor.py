@@ -61,7 +61,6 @@ from ._stop import Stop
 from ._timers import Timers
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Awaitable
 
     from ._bell import Bell
@@ -157,8 +156,18 @@ class Supervisor:
     def look_again(self) -> None:
         self._ring()
 
-    def signalled(self, signum: signal.Signals) -> bool:
-        return self.requests.signalled(signum)
+    def has_stop_come(self, life: Life) -> bool:
+        """Has one come, of the group or of this one?"""
+        if self._stop.cause is not None or life.stop_requested:
+            return True
+        if self._around is None or not self.journal.is_of_a_life:
+            return False
+        return self._around.inside.has_stop_come()
+
+    def stand_in_for(self, group: Group) -> None:
+        """It runs one life of an actor of that group: code in it is in that one."""
+        self.group = group
+        self.journal.is_of_a_life = True
 
     def is_lame_duck(self) -> bool:
         """Is it, or a group around it, about to stop and still serving?"""
@@ -289,8 +298,7 @@ class Supervisor:
 
     def _is_refused(self, life: Life) -> bool:
         """Has a stop come, of the group, of this one, or of what it needs?"""
-        stopped = self._stop.cause is not None or life.stop_requested
-        return stopped or any(need.stop_requested for need in life.needs)
+        return self.has_stop_come(life) or any(need.stop_requested for need in life.needs)
 
     @trio.lowlevel.enable_ki_protection
     async def _live(self, life: Life) -> None:

@@ -135,7 +135,7 @@ def times(lame_duck: float = 5, outside: float = 40) -> str:
         ("lame_duck", 0, lame_duck, "serves"),
         ("grace", 0, grace, "stops"),
         ("abort_after", grace, grace + abort_after, "abort"),
-        ("systemd, Docker, Kubernetes", 0, outside, "outside"),
+        ("Docker, Kubernetes", 0, outside, "outside"),
     ]
     drawing = Drawing(0, outside, len(rows), left=210, right=30)
     drawing.line(0, "SIGTERM", len(rows), "begin")

@@ -1,22 +1,6 @@
-import os
-import socket
 import sys
 
-from trio_run import TCPListener, run
-
-
-def inherited_sockets():
-    """What systemd has opened for us: descriptors from 3 on. No child of ours is to have them."""
-    pid = os.environ.pop("LISTEN_PID", None)
-    count = int(os.environ.pop("LISTEN_FDS", "0"))
-    os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()):
-        sys.exit("start it with shop.socket: systemctl start shop.socket")
-    sockets = []
-    for descriptor in range(3, 3 + count):
-        os.set_inheritable(descriptor, False)
-        sockets.append(socket.socket(fileno=descriptor))
-    return sockets
+from trio_run import TCPListener, inherited_sockets, run
 
 
 async def echo(stream):
@@ -25,4 +9,7 @@ async def echo(stream):
 
 
 if __name__ == "__main__":
-    sys.exit(run(TCPListener(echo, sockets=inherited_sockets()), grace=20))
+    sockets = inherited_sockets()
+    if "shop.socket" not in sockets:
+        sys.exit("start it with shop.socket: systemctl start shop.socket")
+    sys.exit(run(TCPListener(echo, sockets=sockets["shop.socket"]), grace=20))

@@ -464,3 +464,16 @@ async def test_one_that_is_cut_before_its_turn_knows_that_it_is_stopping(
     async with in_background(group):
         group.stop()
     assert seen == [True]
+
+
+async def test_rule_18_every_five_seconds_is_not_at_once_where_a_float_rounds_down(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    begins = 26.100978556019818
+    assert (begins + 40 - begins) // 5 == 7  # and not 8: it was due at once, for ever
+    group = Group(grace=math.inf)
+    group.add(Worker(closing=48))
+    async with in_background(group):
+        await trio.sleep(begins)
+        group.stop()
+    assert len([message for message in messages(caplog) if "into the stop" in message]) == 9

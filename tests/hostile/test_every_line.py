@@ -8,6 +8,7 @@ from another first line each day; TEST_HOSTILE=all takes every one.
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import signal
 import sys
@@ -17,11 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 import trio_run
-from trio_run import Cause, Group, State, busy, cancel_on_stop, wait_stopping
+from trio_run import Cause, Group, Restarting, State, busy, cancel_on_stop, wait_stopping
 
 PACKAGE = Path(trio_run.__file__).parent
 CORE = {
@@ -40,6 +42,7 @@ CORE = {
             "order",
             "report",
             "requests",
+            "restart",
             "roster",
             "stop",
             "supervisor",
@@ -204,3 +207,71 @@ def test_a_handler_of_a_signal_may_stop_it_at_every_line() -> None:
             program.check(f"at line {number} of {lines}")
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+class Restarted(Stopping):
+    """An actor whose first life fails; in its second all is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        lives = iter(("first life", "second life"))
+        self.group.add(Restarting(lambda: Life(self, next(lives)), first=0, name="lives"))
+
+    async def main(self) -> None:
+        with trio.fail_after(HANG):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.use)
+                await self.group.run()
+
+    async def use(self) -> None:
+        await wait_all_tasks_blocked()
+        self.lines = self.count[0]
+        self.group.stop()
+
+
+class Life:
+    def __init__(self, program: Restarted, name: str) -> None:
+        self.program = program
+        self.name = name
+        self.is_interrupted = trio.Event()
+
+    async def execute(self, *, task_status: trio.TaskStatus[None]) -> None:
+        self.program.began.append(self.name)
+        task_status.started()
+        if self.name == "first life":
+            raise ValueError("boom")
+        await self.is_interrupted.wait()
+
+    def interrupt(self, _cause: Cause) -> None:
+        self.program.interrupted.append(self.name)
+        self.is_interrupted.set()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGALRM])
+def test_rule_24_a_signal_at_every_line_of_a_restart(
+    signum: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("trio_run"), "disabled", True)
+    program = Restarted()
+    program.run(-1, lambda: None)
+    assert program.began == ["first life", "second life"]
+    lines = program.count[0] if signum == signal.SIGINT else program.lines
+    assert lines > 500
+    before = signal.getsignal(signum)
+    try:
+        for number in some_of(lines):
+            at = f"at line {number} of {lines}"
+            program = Restarted()
+            if signum == signal.SIGALRM:
+                signal.signal(signum, program.alarm)
+            try:
+                program.run(number, lambda: signal.raise_signal(signum))
+            except KeyboardInterrupt:
+                pass
+            except BaseExceptionGroup as group:
+                # A failure after the stop has come is a failure.
+                _, rest = group.split((KeyboardInterrupt, ValueError))
+                assert rest is None, at
+            program.check(at)
+    finally:
+        signal.signal(signum, before)

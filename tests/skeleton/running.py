@@ -15,7 +15,8 @@ from trio_run.testing import Program, open_program
 from .. import TIMEOUT
 from ..programs import python
 
-FREE_PORTS = ["--port", "0", "--udp-port", "0", "--web-port", "0", "--tail-port", "0"]
+DOORS = ["--port", "--udp-port", "--web-port", "--tail-port", "--health-port"]
+FREE_PORTS = [word for door in DOORS for word in (door, "0")]
 
 
 @asynccontextmanager
@@ -39,7 +40,9 @@ async def where(program: Program) -> tuple[str, int]:
 
 
 async def port_of(program: Program, door: str) -> int:
-    """The port in the line that says how to try a door: "nc -u", "openssl", "http:" or "ws:"."""
+    """The port in the line that says how to try a door: "nc -u", "openssl", "http:", "ws:" or
+    "curl".
+    """
     line = await program.line_with(door)
     return int(re.findall(r"\d+", line)[-1])
 
@@ -63,7 +66,7 @@ async def get(host: str, port: int, target: str, *, method: str = "GET") -> tupl
     """
     connection = h11.Connection(h11.CLIENT)
     request = h11.Request(
-        method=method, target=target, headers=[("Host", "x"), ("Connection", "close")]
+        method=method, target=target, headers=[("Host", host), ("Connection", "close")]
     )
     status, body = 0, b""
     with trio.fail_after(TIMEOUT):
@@ -84,6 +87,6 @@ async def get(host: str, port: int, target: str, *, method: str = "GET") -> tupl
 
 async def health(program: Program) -> tuple[int, int]:
     """What /livez and /readyz answer."""
-    port = await port_of(program, "http:")
+    port = await port_of(program, "curl")
     livez, readyz = [await get("127.0.0.1", port, path) for path in ("/livez", "/readyz")]
     return livez[0], readyz[0]

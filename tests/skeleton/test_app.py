@@ -25,6 +25,8 @@ from ..programs import python, script
 from .database import locked, stored_in
 from .running import FREE_PORTS, get, health, open_app, port_of, reads, where
 
+NO_PORTS = {"port": 0, "udp_port": 0, "web_port": 0, "tail_port": 0, "health_port": 0}
+
 
 async def connect(program: Program) -> trio.SocketStream:
     return await trio.open_tcp_stream(*await where(program))
@@ -74,7 +76,9 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
     started, report = program.output.split("collector stopped in ")
     said = [line.split(maxsplit=2)[1:] for line in started.splitlines()[:-1]]
     host, port = await where(program)
-    udp, web, tail = [await port_of(program, door) for door in ("nc -u", "http:", "ws:")]
+    udp, web, tail, health_port = [
+        await port_of(program, door) for door in ("nc -u", "http:", "ws:", "curl")
+    ]
     assert said == [
         ["INFO", "collector: ready"],
         ["INFO", f"lines are stored in {tmp_path}/lines.db"],
@@ -82,6 +86,7 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
         ["INFO", f"over UDP: echo hello | nc -u -w 1 {host} {udp}"],
         ["INFO", f"see the lines: http://{host}:{web}/"],
         ["INFO", f"follow them: python -m websockets ws://{host}:{tail}/ (pip install websockets)"],
+        ["INFO", f"see whether it is ready: curl {host}:{health_port}/readyz"],
         ["INFO", f"stop it: Ctrl-C, or kill -TERM {program.pid}"],
         ["INFO", "collector: stopping: SIGINT received"],
     ]
@@ -89,10 +94,12 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
     rows = {line.split()[0]: " ".join(line.split()) for line in report.splitlines()[2:]}
     assert list(rows) == [
         "signals",
+        "health",
         "store",
         "counts",
-        "retention",
+        "check",
         "tail",
+        "retention",
         "web",
         "tcp",
         "udp",
@@ -190,7 +197,10 @@ async def test_a_database_that_breaks_stops_it_and_nothing_is_acknowledged(tmp_p
         assert await send(program, b"one\n") == b"ok 1\n"
         with closing(sqlite3.connect(tmp_path / "lines.db")) as database:
             database.execute("DROP TABLE lines")
-        assert await send(program, b"two\n") == b"error it could not be stored\n"
+        assert (
+            await send(program, b"two\n")
+            == b"error it could not be stored: the store has stopped\n"
+        )
         assert await program.exit_code() == 1
     assert "OperationalError: no such table: lines\nin actor 'store'" in program.output
 
@@ -278,7 +288,7 @@ async def test_the_web_answers_503_for_as_long_as_a_client_is_served(tmp_path: P
 async def test_a_load_balancer_is_never_told_to_send_to_one_that_refuses(tmp_path: Path) -> None:
     """Ready, then not ready, and only then unreachable: as seen by one who asks without pause."""
     async with open_app(tmp_path, "--lame-duck", "0.3") as program:
-        host, port = "127.0.0.1", await port_of(program, "http:")
+        host, port = "127.0.0.1", await port_of(program, "curl")
         seen: list[int] = []
         with trio.fail_after(TIMEOUT):
             while True:
@@ -327,7 +337,7 @@ async def test_at_sighup_without_a_log_file_it_says_so_and_goes_on(tmp_path: Pat
 async def test_what_is_past_its_retention_is_deleted(tmp_path: Path) -> None:
     async with open_app(tmp_path, "--retention", "0.00001") as program:  # 0.864 s
         assert await send(program, b"one\ntwo\n") == b"ok 1\nok 2\n"
-        await program.line_with("deleted 2 lines received before ")
+        await program.line_with("deleted 2 lines older than 1e-05 days")
         assert await send(program, b"three\n") == b"ok 3\n"
         await stop(program)
     assert 1 not in stored_in(tmp_path)
@@ -343,9 +353,7 @@ async def test_it_stops_from_the_doors_to_the_store(tmp_path: Path) -> None:
     async def run(*, task_status: trio.TaskStatus[None]) -> None:
         reports.append(await group.run(task_status=task_status))
 
-    config = Config(
-        port=0, udp_port=0, web_port=0, tail_port=0, dir=tmp_path, unix=tmp_path / "socket"
-    )
+    config = Config(**NO_PORTS, dir=tmp_path, unix=tmp_path / "socket")
     group = app.make_group(config)
     reports: list[Report] = []
     with trio.fail_after(TIMEOUT):
@@ -363,7 +371,7 @@ async def test_who_follows_and_does_not_read_is_not_waited_for_until_the_grace_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "_GOODBYE", 0.1)
-    config = Config(port=0, udp_port=0, web_port=0, tail_port=0, dir=tmp_path, grace=math.inf)
+    config = Config(**NO_PORTS, dir=tmp_path, grace=math.inf)
     group = app.make_group(config)
     handshake = (
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -505,6 +513,13 @@ def test_the_commands_to_paste_have_an_address_that_can_be_connected_to(
     address: tuple[str, int] | str, place: dict[str, object]
 ) -> None:
     assert app._place(address) == place
+
+
+def test_where_all_is_kept_nobody_looks_for_what_is_old(tmp_path: Path) -> None:
+    names = [member.name for member in app.make_group(Config(dir=tmp_path)).members]
+    assert "retention" in names
+    group = app.make_group(Config(dir=tmp_path, retention=math.inf))
+    assert [member.name for member in group.members] == [n for n in names if n != "retention"]
 
 
 def test_the_doors_leave_some_of_the_grace_to_those_that_stop_after_them(tmp_path: Path) -> None:

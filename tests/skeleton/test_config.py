@@ -44,6 +44,13 @@ def test_every_field_can_be_set() -> None:
         ("--log-file", "log", Path("log")),
         ("--retention", "0.5", 0.5),
         ("--retention", "inf", math.inf),
+        ("--health-port", "82", 82),
+        ("--names", "logs.example", ("logs.example",)),
+        ("--names", "a, b.example,::1", ("a", "b.example", "::1")),
+        ("--idle-timeout", "0.5", 0.5),
+        ("--idle-timeout", "inf", math.inf),
+        ("--max-size", "0.5", 0.5),
+        ("--max-size", "inf", math.inf),
         ("--grace", "0", 0.0),
         ("--grace", "inf", math.inf),
         ("--lame-duck", "5", 5.0),
@@ -79,6 +86,8 @@ def test_an_empty_variable_is_not_set() -> None:
 
 PORTS = "a whole number from 0 to 65535"
 SECONDS = "a number of seconds, 0 or more"
+TIMEOUT = "a number of seconds greater than 0, or inf for no limit"
+MEGABYTES = "a number of megabytes greater than 0, or inf for no limit"
 DAYS = "a number of days greater than 0, or inf to keep all"
 
 
@@ -96,6 +105,10 @@ DAYS = "a number of days greater than 0, or inf to keep all"
         ("--unix", ["x" * 108], "a path of at most 107 bytes"),
         ("--unix", [""], "a path"),
         ("--retention", ["0", "-1", "nan", "a week"], DAYS),
+        ("--health-port", ["x"], PORTS),
+        ("--names", ["a b", ",", "a,", "http://a"], "names of hosts, with commas between them"),
+        ("--idle-timeout", ["0", "-1", "nan", "long"], TIMEOUT),
+        ("--max-size", ["0", "-1", "nan", "large"], MEGABYTES),
         ("--grace", ["-1", "nan", "long"], SECONDS),
         ("--lame-duck", ["-1"], SECONDS),
         ("--max-connections", ["0", "-1", "many"], "a whole number from 1 on"),
@@ -142,6 +155,7 @@ def test_two_doors_on_one_port_are_refused() -> None:
     assert "are both 9000" in refused("--cert", "c", "--tls-port", "9000", "--tail-port", "9000")
     assert read("--port", "7001").tls_port == 7001  # there is no TLS
     assert read("--port", "0", "--web-port", "0", "--tail-port", "0")
+    assert "are both 8000" in refused("--health-port", "8000")
     assert read("--port", "5000", "--udp-port", "5000")  # that is another 5000
 
 

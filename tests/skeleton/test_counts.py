@@ -5,7 +5,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_run import Group
 from trio_run.skeleton.counts import Counts
-from trio_run.skeleton.store import Line
+from trio_run.skeleton.database import Line
 from trio_run.testing import running
 
 NOW = "2026-01-31T12:00:00.000Z"

@@ -14,6 +14,7 @@ from trio_run.testing import Program, open_program
 
 from .. import TIMEOUT
 from ..programs import python
+from .running import FREE_PORTS
 
 CLIENTS = 500
 ROUNDS = 20
@@ -116,8 +117,7 @@ def check_clients(clients: list[Client], database: Path) -> None:
 async def test_no_acknowledged_line_is_lost_when_it_is_stopped_under_load(
     tmp_path: Path, round_number: int
 ) -> None:
-    ports = ["--port", "0", "--udp-port", "0", "--web-port", "0", "--tail-port", "0"]
-    arguments = [*ports, "--dir", str(tmp_path), "--grace", str(GRACE)]
+    arguments = [*FREE_PORTS, "--dir", str(tmp_path), "--grace", str(GRACE)]
     async with open_program(python("-W", "error", "-c", COUNTED, *arguments)) as program:
         port = await port_of(program)
         with trio.fail_after(TIMEOUT):

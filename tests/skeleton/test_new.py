@@ -18,7 +18,7 @@ import trio
 import yaml
 
 import trio_run
-from trio_run.skeleton import new
+from trio_run.skeleton import limits, new
 from trio_run.skeleton.config import Config, ConfigError, read_config
 from trio_run.testing import open_program
 
@@ -311,19 +311,26 @@ def test_the_kubernetes_manifest_is_what_the_program_needs(tmp_path: Path) -> No
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "web"}
-    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "web"}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports) - {"health"}
     defaults = Config()
     assert ports == {
         "lines": defaults.port,
         "lines-udp": defaults.udp_port,
         "web": defaults.web_port,
         "tail": defaults.tail_port,
+        "health": defaults.health_port,
     }
     # What it is started with is accepted, and leaves time to drain.
     config = read_config("shop", container["args"], {})
     assert 0 < config.lame_duck < config.grace
+    assert config.names == (service["metadata"]["name"],)
+    disk = claim["spec"]["resources"]["requests"]["storage"]
+    assert (disk, config.max_size * 1e6 + 1e8 < 2**30) == ("1Gi", True)
+    memory = limits.BASE_MB + limits.CLIENT_MB * limits.MOST_AT_A_PORT
+    assert container["resources"]["limits"] == {"memory": "768Mi"}
+    assert memory * 1e6 < 768 * 2**20
     assert pod["terminationGracePeriodSeconds"] > config.grace + ABORT_AFTER
     mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume["persistentVolumeClaim"] for volume in pod["volumes"]}

@@ -2,15 +2,19 @@
 people run it.
 """
 
+import contextlib
 import os
 import shutil
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -18,7 +22,8 @@ from trio_run.testing import Program, open_program, read_to_end
 
 from .. import TIMEOUT
 from ..programs import python
-from .running import port_of, where
+from .running import FREE_PORTS, port_of, where
+from .test_damage import destroy, fill
 
 OPTIONS = [
     "--headless",
@@ -29,6 +34,7 @@ OPTIONS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--ignore-certificate-errors",
 ]
 
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -55,8 +61,8 @@ class Browser:
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
 
-    async def open(self, port: int) -> None:
-        await trio.to_thread.run_sync(self.driver.get, f"http://127.0.0.1:{port}/")
+    async def open(self, port: int, origin: str = "http://127.0.0.1") -> None:
+        await trio.to_thread.run_sync(self.driver.get, f"{origin}:{port}/")
 
     async def run(self, script: str, *arguments: object) -> object:
         """What a script returns, as the body of a function."""
@@ -131,8 +137,8 @@ def browser(driver: Chrome) -> Iterator[Browser]:
 async def open_app(
     directory: Path, *options: str, web: int = 0, tail: int = 0
 ) -> AsyncIterator[Program]:
-    ports = ["--port", "0", "--udp-port", "0", "--web-port", str(web), "--tail-port", str(tail)]
-    arguments = ["-m", "trio_run", *ports, "--dir", str(directory), *options]
+    ports = ["--web-port", str(web), "--tail-port", str(tail)]
+    arguments = ["-m", "trio_run", *FREE_PORTS, *ports, "--dir", str(directory), *options]
     async with open_program(python(*arguments)) as program:
         await program.line_with("stop it: ")
         yield program
@@ -261,6 +267,65 @@ async def test_in_the_lame_duck_it_says_that_the_server_is_stopping_and_goes_on(
         await browser.says("The server is stopping")
         await send(program, "one")
         await browser.texts("one")
+
+
+async def test_behind_https_it_is_live_too(
+    tmp_path: Path, browser: Browser, certificate: trustme.LeafCert
+) -> None:
+    """As with a proxy that speaks TLS, at another address, at the same ports."""
+
+    async def forward(port: int, client: trio.abc.Stream) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as server:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy, client, server, nursery.cancel_scope)
+                nursery.start_soon(copy, server, client, nursery.cancel_scope)
+
+    async def copy(
+        source: trio.abc.Stream, target: trio.abc.Stream, scope: trio.CancelScope
+    ) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async for data in source:
+                await target.send_all(data)
+        scope.cancel()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    async with open_app(tmp_path, "--names", "127.0.0.3") as program:
+        web, tail = [await port_of(program, door) for door in ("http:", "ws:")]
+        async with trio.open_nursery() as nursery:
+            for port in (web, tail):
+                handler = partial(forward, port)
+                serve = partial(trio.serve_ssl_over_tcp, host="127.0.0.3")
+                await nursery.start(serve, handler, port, context)
+            await browser.open(web, "https://127.0.0.3")
+            await browser.says("Live")
+            await send(program, "one")
+            await browser.texts("one")
+            await browser.open(web)  # and so it leaves the proxy
+            await browser.texts("one")
+            nursery.cancel_scope.cancel()
+
+
+async def test_it_says_why_lines_are_refused(tmp_path: Path, browser: Browser) -> None:
+    async with open_app(tmp_path, "--max-size", "0.1") as program:
+        await browser.open(await port_of(program, "http:"))
+        await browser.says("Live")
+        await send(program, "x" * 60_000, "y" * 60_000)
+        async with await trio.open_tcp_stream(*await where(program)) as stream:
+            await stream.send_all(b"one too many\n")
+            assert (await stream.receive_some()).startswith(b"error it could not be stored: ")
+        await browser.says("lines are refused: the database has its full size of 0.1 MB")
+
+
+async def test_it_says_that_the_database_is_damaged(tmp_path: Path, browser: Browser) -> None:
+    await fill(tmp_path)
+    destroy(tmp_path, bytes(4096))
+    async with open_app(tmp_path) as program:
+        await program.line_with("is damaged, and lines may be lost")
+        await browser.open(await port_of(program, "http:"))
+        await browser.says("The database is damaged: ")
+        shown = "document.querySelectorAll('#lines .text').length"
+        await browser.until(shown, lambda count: count == 200)  # what is sound
 
 
 async def test_on_a_phone_nothing_has_to_be_scrolled_sideways(

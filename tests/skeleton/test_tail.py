@@ -18,7 +18,8 @@ from trio_websocket import (
 
 from trio_run import Group, WebSocketListener
 from trio_run.skeleton import tail as tail_module
-from trio_run.skeleton.store import Line
+from trio_run.skeleton.database import Line
+from trio_run.skeleton.hosts import Hosts
 from trio_run.skeleton.tail import Tail
 
 from .. import TIMEOUT
@@ -35,7 +36,7 @@ class Service:
     """A tail that is listened to."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.tail = Tail()
+        self.tail = Tail(Hosts())
         self.listener = WebSocketListener(self.tail.serve, 0, host="127.0.0.1", name="tail")
         self.group = Group(grace=math.inf)
         self.group.add(self.listener)
@@ -193,7 +194,7 @@ async def test_our_page_knows_it() -> None:
         websocket = await service.listen(service.tail.path, extra_headers=own)
         service.tail.publish(lines(1))
         assert await receive(websocket) == ([1], 0)
-        assert Tail().path != Tail().path
+        assert Tail(Hosts()).path != Tail(Hosts()).path
 
 
 def test_a_message_of_long_lines_has_fewer_of_them() -> None:

@@ -16,6 +16,7 @@ import trio.testing
 from trio_run import Group, HTTPListener, WebSocketListener
 from trio_run.skeleton import store as store_module
 from trio_run.skeleton.counts import Counts
+from trio_run.skeleton.hosts import Hosts
 from trio_run.skeleton.store import Store
 from trio_run.skeleton.tail import Tail
 from trio_run.skeleton.web import Web
@@ -42,13 +43,13 @@ class Answer:
 class Service:
     """The app, and what it asks."""
 
-    def __init__(self, directory: Path, lame_duck: float) -> None:
+    def __init__(self, directory: Path) -> None:
         self.counts = Counts()
-        self.tail = Tail()
+        self.tail = Tail(Hosts())
         self.store = Store(directory, publish=[self.counts.add])
-        self.group = Group(grace=40, lame_duck=lame_duck)
+        self.group = Group(grace=40)
         listener = WebSocketListener(self.tail.serve, 0, host="127.0.0.1")
-        self.web = Web(self.group, self.store, self.counts, self.tail, listener)
+        self.web = Web(self.group, self.store, self.counts, self.tail, listener, Hosts())
         storing = self.group.add(self.store)
         for actor in (self.counts, listener):
             self.group.add(actor, needs=[storing])
@@ -73,20 +74,20 @@ class Service:
             "path": path,
             "query_string": query.encode(),
             "client": client,
-            "headers": headers or [],
+            "server": ("127.0.0.1", 8000),
+            "headers": [(b"host", b"127.0.0.1:8000"), *(headers or [])],
         }
         await self.web(scope, None, send)
         return Answer(messages)
 
 
 @asynccontextmanager
-async def serving(directory: Path, *, lame_duck: float = 0.0) -> AsyncIterator[Service]:
-    service = Service(directory, lame_duck)
+async def serving(directory: Path) -> AsyncIterator[Service]:
+    service = Service(directory)
     with trio.fail_after(TIMEOUT):
         async with running(service.group):
             yield service
             service.group.stop()
-            service.group.stop()  # and no lame duck
 
 
 async def test_lines_are_the_last_ones_the_newest_first(tmp_path: Path) -> None:
@@ -155,26 +156,10 @@ async def test_the_status_tells_the_page_where_the_tail_is(tmp_path: Path) -> No
         assert (await service.ask("/status")).json == {
             "state": "running",
             "ready": True,
+            "trouble": "",
+            "damage": "",
             "tail": {"port": service.tail_port(), "path": service.tail.path},
         }
-
-
-async def test_health_is_200_and_in_the_lame_duck_not_ready(tmp_path: Path) -> None:
-    async with serving(tmp_path, lame_duck=30) as service:
-        assert (await service.ask("/livez")).status == 200
-        ready = await service.ask("/readyz")
-        assert (ready.status, ready.body) == (200, b"running\n")
-        service.group.stop()
-        assert (await service.ask("/livez")).status == 200
-        ready = await service.ask("/readyz")
-        assert (ready.status, ready.body) == (503, b"lame duck\n")
-        assert (await service.ask("/status")).json["ready"] is False
-
-
-async def test_before_the_start_is_over_it_is_not_ready(tmp_path: Path) -> None:
-    service = Service(tmp_path, 0)
-    assert (await service.ask("/readyz")).status == 503
-    assert (await service.ask("/livez")).status == 200
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1"])
@@ -225,6 +210,21 @@ async def test_another_method_is_405_with_those_that_there_are(
         assert service.group.ready
 
 
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ((b"host", b"evil.example"), b"that is no name of this server: see --names\n"),
+        ((b"origin", b"http://evil.example"), b"not for a page of another site\n"),
+    ],
+)
+async def test_a_page_of_another_site_is_told_why_it_gets_nothing(
+    tmp_path: Path, header: tuple[bytes, bytes], why: bytes
+) -> None:
+    async with serving(tmp_path) as service:
+        answer = await service.ask("/lines", headers=[header])
+        assert (answer.status, answer.body) == (403, why)
+
+
 @pytest.mark.parametrize("target", ["/nothing", "/lines/", "//", "/page.html", "/../etc/passwd"])
 async def test_another_path_is_404(tmp_path: Path, target: str) -> None:
     async with serving(tmp_path) as service:
@@ -253,13 +253,13 @@ async def test_the_policy_of_the_page_allows_its_own_script_and_style_and_the_ta
             "form-action": "'none'",
             "frame-ancestors": "'none'",
             "img-src": "data:",
-            "connect-src": f"'self' ws://*:{service.tail_port()}",
+            "connect-src": "'self' ws://*:{0} wss://*:{0}".format(service.tail_port()),
         }
 
 
 def test_the_page_asks_for_nothing_from_elsewhere_and_sets_no_html() -> None:
     page = Path(store_module.__file__).with_name("page.html").read_text("utf-8")
-    assert set(re.findall(r"\w+://[\w.]*", page)) == {"ws://"}
+    assert set(re.findall(r"\w+://[\w.]*", page)) == set()
     assert not re.search(
         r"\bsrc=|@import|url\(|innerHTML|outerHTML|insertAdjacentHTML|eval\(", page
     )
@@ -268,7 +268,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_sets_no_html() -> None:
 
 async def test_every_answer_may_not_be_kept_nor_taken_for_something_else(tmp_path: Path) -> None:
     async with serving(tmp_path) as service:
-        for target in ("/", "/lines", "/counts", "/status", "/livez", "/readyz", "/nothing"):
+        for target in ("/", "/lines", "/counts", "/status", "/nothing"):
             headers = (await service.ask(target)).headers
             assert headers["cache-control"] == "no-store"
             assert headers["x-content-type-options"] == "nosniff"
@@ -279,14 +279,15 @@ async def test_it_is_an_app_of_an_http_listener(tmp_path: Path) -> None:
         listener = HTTPListener(service.web, 0, host="127.0.0.1")
         await service.group.add(listener).wait_ready()
         async with await trio.open_tcp_stream(*listener.addresses[0]) as client:
-            await client.send_all(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.send_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             head = await client.receive_some()
             length = len((await service.ask("/")).body)
             assert head.startswith(b"HTTP/1.1 200 ")
             assert b"content-length: %d\r\n" % length in head
             assert head.endswith(b"\r\n\r\n")
             await client.send_all(
-                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+                b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+                b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             assert (await client.receive_some()).startswith(b"HTTP/1.1 403 ")

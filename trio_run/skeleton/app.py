@@ -6,19 +6,21 @@ all stops, by trio_run.
 
 The order. Each of these needs the next, so it starts after it, and stops before it:
 
-    the doors (TCP, TLS, Unix, UDP)  ->  web  ->  tail, counts, retention  ->  store
+    the doors (TCP, TLS, Unix, UDP)  ->  web  ->  tail, counts, retention, check  ->  store
 
 A stop begins at the doors: they take no more clients, and finish with those that they have. The web
-goes after them, so that for as long as they drain a load balancer is answered, and told 503, and
-whoever looks at the page is told what is going on; it has been there before them, too, to say that
-they are not ready yet. Who follows the tail then gets the last line before goodbye. The store stops
-last, when nobody is left who could give it a line, or ask for one.
+goes after them, so that for as long as they drain whoever looks at the page sees what is going on.
+Who follows the tail then gets the last line before goodbye. The store stops last, when nobody is
+left who could give it a line, or ask for one.
+
+Health is a daemon: it answers before all the others are there, and until all of them have gone.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import signal
 import sys
@@ -38,8 +40,11 @@ from trio_run import (
     run,
 )
 
+from . import damage, limits
 from .config import Config, ConfigError, read_config
 from .counts import Counts
+from .health import Health
+from .hosts import Hosts
 from .intake import serve_client, serve_datagram
 from .logfile import LogFile
 from .store import Store
@@ -54,7 +59,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROGRAM = f"python -m {__name__.partition('.')[0]}"
+_MB = 1_000_000.0  # bytes
 _DAY = 24 * 60 * 60.0  # seconds
+_LOOK_EVERY = 60.0  # seconds: which lines are old
 _DOORS_SHARE = 0.7  # of the grace; the others need some of it after them
 _GOODBYE = 5.0  # seconds for who follows the tail to close: a phone that sleeps never does
 
@@ -83,30 +90,49 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
     group = Group(name="collector", grace=config.grace, lame_duck=config.lame_duck)
     group.add(SignalReceiver(handlers=_at_sighup(log_file)))
 
+    hosts = Hosts({*config.names, config.host})
     counts = Counts()
-    tail = Tail()
-    store = Store(config.dir, publish=[counts.add, tail.publish])
+    tail = Tail(hosts)
+    store = Store(config.dir, max_size=config.max_size * _MB, publish=[counts.add, tail.publish])
     ws = WebSocketListener(
-        tail.serve, config.tail_port, host=config.host, name="tail", grace=_GOODBYE
+        tail.serve,
+        config.tail_port,
+        host=config.host,
+        max_connections=limits.VIEWERS,
+        name="tail",
+        grace=_GOODBYE,
     )
-    web = Web(group, store, counts, tail, ws)
-    http = HTTPListener(web, config.web_port, host=config.host, name="web")
+    web = Web(group, store, counts, tail, ws, hosts)
+    http = HTTPListener(
+        web, config.web_port, host=config.host, max_connections=limits.VIEWERS, name="web"
+    )
+    health = HTTPListener(
+        Health(group, store),
+        config.health_port,
+        host=config.host,
+        max_connections=limits.PROBES,
+        name="health",
+    )
     doors = _doors(config, store)
     old = config.retention * _DAY
-    ticker = every(max(1.0, min(60.0, old)), store.delete_older_than, old)
 
+    group.add(health, daemon=True)
     storing = group.add(store)
     behind = [
         group.add(counts, needs=[storing]),
-        group.add(ticker, name="retention", needs=[storing]),
+        group.add(partial(damage.watch, store), name="check", needs=[storing]),
         group.add(ws, needs=[storing]),
     ]
+    if math.isfinite(old):
+        ticker = every(max(1.0, min(_LOOK_EVERY, old)), store.delete_older_than, old)
+        behind.append(group.add(ticker, name="retention", needs=[storing]))
     serving = group.add(http, needs=behind)
     opened = [group.add(door, needs=[serving]) for door in doors]
     ways = {
         **doors,
         http: "see the lines: http://{at}/",
         ws: "follow them: python -m websockets ws://{at}/ (pip install websockets)",
+        health: "see whether it is ready: curl {at}/readyz",
     }
     greet = partial(_greet, store, ways)
     group.add(greet, name="greeting", needs=opened, on_return="ignore")
@@ -115,8 +141,10 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
 
 def _doors(config: Config, store: Store) -> dict[Listener, str]:
     """Where lines come in, and how to try it."""
-    serve = partial(serve_client, store)
-    host, most = config.host, config.max_connections
+    serve = partial(serve_client, store, idle_timeout=config.idle_timeout)
+    host = config.host
+    ports = 1 + (config.cert is not None) + (config.unix is not None)
+    most = config.max_connections or limits.clients_at_a_port(ports)
     # A client that does not read its answers is cut before the rest of the stop has lost its time.
     grace = _DOORS_SHARE * (config.grace - config.lame_duck)
     tcp = TCPListener(serve, config.port, host=host, max_connections=most, name="tcp", grace=grace)

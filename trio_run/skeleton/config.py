@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .limits import BASE_MB, CLIENT_MB, MOST_AT_A_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +79,27 @@ def _days(text: str) -> float:
     raise ValueError("a number of days greater than 0, or inf to keep all")
 
 
+def _megabytes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise ValueError("a number of megabytes greater than 0, or inf for no limit")
+
+
+def _timeout(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if float(text) > 0:
+            return float(text)
+    raise ValueError("a number of seconds greater than 0, or inf for no limit")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(re.fullmatch(r"[A-Za-z0-9._:-]+", name) for name in names):
+        raise ValueError("names of hosts, with commas between them")
+    return names
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("1", "yes", "true", "on", "0", "no", "false", "off"):
         raise ValueError("yes or no")
@@ -95,12 +119,16 @@ class Config:
     unix: Path | None = None
     web_port: int = 8000
     tail_port: int = 8001
+    health_port: int = 8081
+    names: tuple[str, ...] = ()
     dir: Path = Path("trio-run-data")
     log_file: Path | None = None
     retention: float = 7.0
+    max_size: float = 10_000.0
     grace: float = 30.0
     lame_duck: float = 0.0
     max_connections: int | None = None
+    idle_timeout: float = 600.0
     verbose: bool = False
 
     def tls_context(self) -> ssl.SSLContext | None:
@@ -136,9 +164,24 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "unix": (_socket_path, "PATH", "a Unix socket where lines come too"),
     "web_port": (_port, "PORT", "where the web page is"),
     "tail_port": (_port, "PORT", "where the live tail is, over WebSocket"),
+    "health_port": (_port, "PORT", "where /livez and /readyz are"),
+    "names": (
+        _names,
+        "HOST,...",
+        "by what names a browser may ask for the page, beside localhost and our addresses",
+    ),
     "dir": (_path, "DIR", "where the database is, lines.db; made if there is none"),
     "log_file": (_path, "FILE", "log to this file, not to stderr; SIGHUP reopens it"),
-    "retention": (_days, "DAYS", "delete lines that are older; inf keeps all"),
+    "retention": (
+        _days,
+        "DAYS",
+        "delete lines that are older; only the time in which it runs counts; inf keeps all",
+    ),
+    "max_size": (
+        _megabytes,
+        "MB",
+        "how large the database may become; then lines are refused; inf for no limit",
+    ),
     "grace": (_seconds, "SECONDS", "how long a stop may take; what still runs then is cut"),
     "lame_duck": (
         _seconds,
@@ -148,7 +191,16 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "max_connections": (
         _count,
         "N",
-        "how many clients to serve at once at a port; more wait their turn",
+        (
+            "how many clients to serve at once at a port; more wait their turn; "
+            f"{MOST_AT_A_PORT} if not set, or fewer if there are not descriptors enough. "
+            f"It takes at most {BASE_MB} MB of memory, and {CLIENT_MB} MB for each client"
+        ),
+    ),
+    "idle_timeout": (
+        _timeout,
+        "SECONDS",
+        "how long a client may take for a line, or to read its answers; inf for no limit",
     ),
     "verbose": (_switch, "", "log details as well"),
 }
@@ -205,7 +257,8 @@ def _check(config: Config, given: set[str]) -> None:
             f"{config.lame_duck:g} s leave nothing of {config.grace:g} s"
         )
     taken: dict[int, str] = {0: ""}
-    for setting in ("port", "web_port", "tail_port", *(["tls_port"] if config.cert else [])):
+    ports = ["port", "web_port", "tail_port", "health_port"]
+    for setting in (*ports, *(["tls_port"] if config.cert else [])):
         port = getattr(config, setting)
         if taken.setdefault(port, setting) != setting and port:
             raise ConfigError(
@@ -227,7 +280,7 @@ def _command_line(prog: str, arguments: Sequence[str] | None) -> dict[str, str]:
     )
     for name, (read, metavar, told) in SETTINGS.items():
         default = getattr(Config, name)
-        known = "" if default is None or read is _switch else f", default: {default}"
+        known = "" if default in (None, ()) or read is _switch else f", default: {default}"
         told = f"{told} [{_variable(name)}{known}]"
         if read is _switch:
             parser.add_argument(_option(name), action="store_const", const="yes", help=told)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .store import Line
+from .database import Line
 
 if TYPE_CHECKING:
     from trio_run import Cause

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from trio_run import run
 
+from . import limits
 from .config import Config
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # In Kubernetes the nodes hear within a second or two that a pod is going; this is for those that
 # are slow.
 LAME_DUCK = 10.0
+STORAGE, MAX_SIZE = "1Gi", 800.0  # the disk, and how many MB of it are for the database
 SPARE = 5.0  # from the last moment that the program may still run to that of the SIGKILL
 
 # Names of modules that the copy, or its tests, would import in vain if it had them itself.
@@ -166,11 +168,17 @@ def _values(name: str) -> dict[str, str]:
         "udp_port": config.udp_port,
         "web_port": config.web_port,
         "tail_port": config.tail_port,
+        "health_port": config.health_port,
+        "max_size": MAX_SIZE,
+        "base_memory": limits.BASE_MB,
+        "client_memory": limits.CLIENT_MB,
+        "most_clients": limits.MOST_AT_A_PORT,
     }
     return {
         "name": name,
         "dns_name": name.lower().replace("_", "-"),
         "env_prefix": f"{name.upper()}_",
+        "storage": STORAGE,
         "version": metadata.version("trio-run"),
         **{key: f"{number:g}" for key, number in numbers.items()},
     }

@@ -6,7 +6,7 @@ is, and what its sender is told, is decided in intake.py.
 
 A commit waits for the disk, and costs the same for one line as for a thousand. So there are two
 batches: while one is being committed, in a thread, the next gathers. When that is full, whoever has
-lines waits; and as an intake that waits doesn't read, its clients wait too.
+lines waits for its turn; and as an intake that waits doesn't read, its clients wait too.
 
 A batch is stored as a whole or not at all. A cancel can't come between: Trio doesn't give up a
 thread that has begun, so a commit is waited for, and what it did is known. What was not committed
@@ -14,77 +14,66 @@ is never said to be.
 
 Who reads has a connection of its own, and holds up no commit: SQLite's log (WAL) shows it the
 database as it was when it began. Old lines are deleted few at a time, and commits take their turn
-in between.
+in between. Which are old is decided in age.py, how all this is done in database.py, and what makes
+room on a disk that is full in room.py. While there is none, lines are refused.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from trio_run import CannotStart, Cause, stopping
 
+from . import database
+from .age import Age
+from .room import NoRoom, Room, is_no_room
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from .database import Line
+
+    A = TypeVar("A")
     T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_MOST_GATHERED = 10_000  # lines in a batch; then callers wait
-_ROWS = 300  # in one statement: SQLite takes 999 values at the least
-_DELETED_AT_ONCE = 1_000  # lines; then commits have their turn
-_LOCKED_TIMEOUT = (
-    1.0  # seconds that a try waits for another program: a hard cancel waits for it too
-)
-_MOST_FOUND = 2**22  # characters in one answer, and a line
+_MOST_LINES, _MOST_CHARACTERS = 10_000, 2**22  # in a batch, and one caller's lines; then they wait
+_DAY = 24 * 60 * 60  # seconds
 _SEARCH_TIMEOUT = 3.0  # seconds: no search can hold up a stop for longer
-
-# AUTOINCREMENT: an id is never used twice, and the ids of one transaction follow each other.
-_TABLE = """\
-CREATE TABLE lines (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  received TEXT NOT NULL,
-  source TEXT NOT NULL,
-  text TEXT NOT NULL
-)"""
 
 _CURES = {
     sqlite3.SQLITE_BUSY: "stop the program that uses it",
     sqlite3.SQLITE_CORRUPT: "move it away",
     sqlite3.SQLITE_NOTADB: "move it away",
+    sqlite3.SQLITE_FULL: "free some space there",
 }
 
 
 class NotStored(Exception):
-    """The store stopped before these lines were committed: their sender has to send them again."""
-
-
-class SearchTooLong(Exception):
-    """A search was given up: there are too many lines to look at, and too few that match."""
-
-
-class Line(NamedTuple):
-    """A line that is stored."""
-
-    id: int
-    received: str  # when: UTC, as ISO 8601 has it
-    source: str  # who sent it: see intake.py
-    text: str
+    """These lines were not committed, and why: their sender has to send them again."""
 
 
 class _Batch:
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, str]] = []  # a Line each, but for its id
+        self.characters = 0
+        self.refusal = "the store has stopped"  # why it is not committed, if it is not
         self.first_id: int | None = None  # known once it is committed
         self.taken = trio.Event()  # it gathers no more
         self.settled = trio.Event()  # committed, or never going to be
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= _MOST_LINES or self.characters >= _MOST_CHARACTERS
 
 
 class Store:
@@ -95,16 +84,27 @@ class Store:
 
     Args:
       directory: where the file is; made if there is none.
+      max_size: how many bytes it may have, and a batch.
       publish: functions to call with each batch once it is committed, before its senders are told.
         They are plain functions, and quick: the next commit waits for them.
+      clock: the seconds that pass, by a clock that nobody can set.
     """
 
     name = "store"
 
     def __init__(
-        self, directory: Path, *, publish: Sequence[Callable[[Sequence[Line]], object]] = ()
+        self,
+        directory: Path,
+        *,
+        max_size: float = math.inf,
+        publish: Sequence[Callable[[Sequence[Line]], object]] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = directory / "lines.db"
+        self.damage = ""  # what is broken, if it is known
+        self.trouble = ""  # why lines are refused, if they are
+        self._refused = 0
+        self._room = Room(self.path, max_size)
         self._publish = publish
         self._gathering = _Batch()
         self._wake_up = trio.Event()  # there is something to write, or it is time to stop
@@ -112,6 +112,8 @@ class Store:
         self._closed = False
         self._stored = 0
         self._waiting = 0
+        self._age = Age(clock)
+        self._turns = trio.Lock()  # of who waits for room
         # Two connections, each used by one thread at a time.
         self._writing, self._reading = trio.Lock(), trio.Lock()
         self._writer: sqlite3.Connection
@@ -120,7 +122,20 @@ class Store:
     @property
     def status(self) -> str:
         """One line for the log and the report."""
-        return f"{self._stored:,} lines stored, {self._waiting:,} waiting"
+        told = f"{self._stored:,} lines stored, {self._waiting:,} waiting"
+        return f"{told}; refused: {self.trouble}" if self.trouble else told
+
+    async def room(self) -> None:
+        """Wait until there is room for more lines. It is given in the order of the calls.
+
+        Call it before save(), at once before the lines are made of what has arrived: so they have
+        somewhere to go, and many who wait take little memory.
+        """
+        if not (self._gathering.is_full or self._turns.locked()):
+            return
+        async with self._turns:
+            while self._gathering.is_full and not self._closed:
+                await self._gathering.taken.wait()
 
     async def save(self, lines: Sequence[str], source: str) -> range:
         """Store these lines, and return when they are committed: their ids, in order.
@@ -128,26 +143,25 @@ class Store:
         Cancelled meanwhile, they may be stored or not, but all or none of them.
 
         Raises:
-          NotStored: if the store has stopped, or stops before it has committed them.
+          NotStored: if they can't be, or the store has stopped.
         """
         if not lines:
             return range(0)
+        batch = self._gathering
+        if self._closed:
+            raise NotStored(batch.refusal)
         self._waiting += len(lines)
         try:
-            while len(self._gathering.rows) >= _MOST_GATHERED and not self._closed:
-                await self._gathering.taken.wait()
-            if self._closed:
-                raise NotStored
-            batch = self._gathering
             place = len(batch.rows)
             received = _time(datetime.now(UTC))
             batch.rows += [(received, source, line) for line in lines]
+            batch.characters += sum(map(len, lines))
             self._wake_up.set()
             await batch.settled.wait()
         finally:
             self._waiting -= len(lines)
         if batch.first_id is None:
-            raise NotStored
+            raise NotStored(batch.refusal)
         first_id = batch.first_id + place
         return range(first_id, first_id + len(lines))
 
@@ -157,25 +171,55 @@ class Store:
 
         Raises:
           SearchTooLong: if it takes too long to find them.
+          Damaged: if the database is broken.
         """
         give_up = time.monotonic() + _SEARCH_TIMEOUT  # the wait for its turn included
-        async with self._reading:
-            return await trio.to_thread.run_sync(_latest, self._reader, limit, containing, give_up)
+        try:
+            async with self._reading:
+                return await trio.to_thread.run_sync(
+                    database.latest, self._reader, limit, containing, give_up
+                )
+        except sqlite3.DatabaseError as exc:
+            if not database.is_damage(exc):
+                raise
+            self.report_damage(str(exc))
+            raise database.Damaged(str(exc)) from exc
 
     async def delete_older_than(self, seconds: float) -> int:
-        """Delete the lines that were received longer ago than that; how many is returned.
+        """Delete the lines that are older than that; how many is returned.
 
-        It can wait: asked to stop, it leaves the rest to the next run.
+        Call it every minute or so: the age of the lines is counted from one call to the next. It
+        can wait: at a stop it leaves the rest to the next run.
         """
-        since = _time(datetime.fromtimestamp(max(0.0, time.time() - seconds), UTC))
-        async with self._reading:
-            first_kept = await trio.to_thread.run_sync(_first_since, self._reader, since)
         deleted = 0
-        while not stopping() and (count := await self._write(_delete_some, first_kept)):
-            deleted += count
+        try:
+            last_id = await self._write(self._room.free, self._age.last_older_than, seconds)
+            while not stopping():
+                count = await self._write(self._room.free, database.delete_some, last_id)
+                if not count:
+                    break
+                deleted += count
+        except NoRoom as exc:
+            self._complain(exc)
+        except sqlite3.DatabaseError as exc:
+            if not database.is_damage(exc):
+                raise
+            self.report_damage(str(exc))
+        await trio.to_thread.run_sync(self._room.keep_reserve)
         if deleted:
-            logger.info("deleted %d lines received before %s", deleted, since)
+            logger.info("deleted %d lines older than %g days", deleted, seconds / _DAY)
         return deleted
+
+    def report_damage(self, found: str) -> None:
+        """Say that the database is broken: in the log, and to who looks at ``damage``."""
+        if not self.damage:
+            logger.critical(
+                "%s is damaged, and lines may be lost: %s; stop, and put a copy in its place, "
+                "or what can be saved by: sqlite3 lines.db .recover",
+                self.path,
+                found,
+            )
+        self.damage = found
 
     async def execute(self, *, task_status: trio.TaskStatus[None]) -> None:
         self._writer, self._reader = await trio.to_thread.run_sync(self._open)
@@ -183,12 +227,11 @@ class Store:
             task_status.started()
             while batch := await self._next_batch():
                 try:
-                    lines = await self._write(_insert, batch.rows)
-                    batch.first_id = lines[0].id
-                    self._stored += len(lines)
-                    logger.debug("committed %d lines: %s", len(lines), self.status)
-                    for publish in self._publish:
-                        publish(lines)
+                    await self._commit(batch)
+                except NoRoom as exc:
+                    batch.refusal = str(exc)
+                    self._refused += len(batch.rows)
+                    self._complain(exc)
                 finally:
                     batch.settled.set()
         finally:
@@ -216,7 +259,28 @@ class Store:
         batch.taken.set()
         return batch
 
-    async def _write(self, function: Callable[[sqlite3.Connection, Any], T], what: object) -> T:
+    async def _commit(self, batch: _Batch) -> None:
+        lines = await self._write(self._room.write_lines, database.insert, batch.rows)
+        batch.first_id = lines[0].id
+        self._stored += len(lines)
+        logger.debug("committed %d lines: %s", len(lines), self.status)
+        if self.trouble:
+            logger.info("lines are stored again: %d were refused", self._refused)
+            self.trouble, self._refused = "", 0
+        for publish in self._publish:
+            publish(lines)
+
+    def _complain(self, problem: NoRoom) -> None:
+        if str(problem) != self.trouble:
+            logger.error("no line can be stored in %s: %s; %s", self.path, problem, problem.cure)
+        self.trouble = str(problem)
+
+    async def _write(
+        self,
+        call: Callable[[Callable[[sqlite3.Connection, A], T], sqlite3.Connection, A], T],
+        function: Callable[[sqlite3.Connection, A], T],
+        what: A,
+    ) -> T:
         """Call this in a thread, as a transaction; again and again while another program has the
         database locked.
         """
@@ -226,7 +290,7 @@ class Store:
                 async with (
                     self._writing
                 ):  # whoever waits has it next: a commit comes between two deletions
-                    return await trio.to_thread.run_sync(function, self._writer, what)
+                    return await trio.to_thread.run_sync(call, function, self._writer, what)
             except sqlite3.OperationalError as exc:
                 if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                     raise
@@ -246,12 +310,13 @@ class Store:
             ) from exc
         except OSError as exc:
             raise CannotStart(f"cannot make {directory}: {exc.strerror}; {elsewhere}") from exc
-        give_up = time.monotonic() + _LOCKED_TIMEOUT
+        give_up = time.monotonic() + database.LOCKED_TIMEOUT
         while True:
             try:
-                writer = _open_database(self.path)
-                return writer, sqlite3.connect(self.path, check_same_thread=False)
-            except _NotOurs as exc:
+                writer = database.open_to_write(self.path)
+                self._room.keep_reserve()
+                return writer, database.open_to_read(self.path)
+            except database.NotOurs as exc:
                 raise CannotStart(
                     f"cannot use {self.path}: it is the database of another program; {elsewhere}"
                 ) from exc
@@ -261,120 +326,11 @@ class Store:
                     # SQLite doesn't wait for everything: two that make the log at once collide.
                     time.sleep(0.01)
                     continue
+                if is_no_room(exc) and self._room.give_up_reserve():
+                    continue
                 cure = _CURES.get(code, "see that the directory can be written")
                 raise CannotStart(f"cannot use {self.path}: {exc}; {cure}, or {elsewhere}") from exc
 
 
-class _NotOurs(Exception):
-    pass
-
-
-def _open_database(path: Path) -> sqlite3.Connection:
-    # isolation_level=None: transactions begin where we say so, and `with database` ends them.
-    database = sqlite3.connect(
-        path, timeout=_LOCKED_TIMEOUT, isolation_level=None, check_same_thread=False
-    )
-    try:
-        found = _tables(database)
-        if found and _TABLE not in found:
-            raise _NotOurs
-        # A commit is one write to the log, and FULL has it on the disk before the commit returns:
-        # an acknowledged line survives the death of this process, and that of the machine.
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        # What a large transaction needs beside the database: there may be no other place to write
-        # to.
-        database.execute("PRAGMA temp_store = MEMORY")
-        with database:
-            database.execute("BEGIN IMMEDIATE")
-            if not _tables(database):  # another process may just have made it
-                database.execute(_TABLE)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _tables(database: sqlite3.Connection) -> list[str]:
-    query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    return [sql for (sql,) in database.execute(query)]
-
-
 def _time(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-# What follows is called in a thread.
-
-
-def _insert(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> list[Line]:
-    """Insert these in one transaction.
-
-    With many rows to a statement: sqlite3 gives the interpreter lock away for each statement, and
-    in a busy process has to wait for it. A statement for each row was a hundred times slower there.
-    """
-    last_id = 0
-    with database:
-        database.execute("BEGIN IMMEDIATE")
-        for start in range(0, len(rows), _ROWS):
-            some = rows[start : start + _ROWS]
-            places = ", ".join(["(?, ?, ?)"] * len(some))
-            values = [value for row in some for value in row]
-            inserted = database.execute(
-                f"INSERT INTO lines (received, source, text) VALUES {places}", values
-            )
-            assert inserted.lastrowid is not None
-            last_id = inserted.lastrowid
-    return [Line(line_id, *row) for line_id, row in enumerate(rows, start=last_id - len(rows) + 1)]
-
-
-def _latest(
-    database: sqlite3.Connection, limit: int, containing: str, give_up: float
-) -> list[Line]:
-    pattern = "".join(f"\\{char}" if char in "\\%_" else char for char in containing)
-    query = "SELECT id, received, source, text FROM lines"
-    values: list[object] = [limit]
-    if containing:
-        query += " WHERE text LIKE ? ESCAPE '\\'"
-        values.insert(0, f"%{pattern}%")
-    lines: list[Line] = []
-    size = 0
-    database.set_progress_handler(lambda: time.monotonic() > give_up, 10_000)
-    try:
-        for row in database.execute(query + " ORDER BY id DESC LIMIT ?", values):
-            lines.append(Line(*row))
-            size += len(lines[-1].text)
-            if size > _MOST_FOUND:
-                break
-    except sqlite3.OperationalError as exc:
-        if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
-        raise SearchTooLong from None
-    finally:
-        database.set_progress_handler(None, 0)
-    return lines
-
-
-def _first_since(database: sqlite3.Connection, since: str) -> int:
-    """The id of the first line that was received since then, or of the next to come.
-
-    Lines come in the order of time, so that all before it are older, and no others have to be
-    looked at. Where the clock was set back, some stay a little longer; but lines from the future
-    keep no others.
-    """
-    row = database.execute(
-        "SELECT coalesce((SELECT id FROM lines WHERE received BETWEEN ? AND ? ORDER BY id LIMIT 1),"
-        " (SELECT max(id) + 1 FROM lines), 0)",
-        [since, _time(datetime.now(UTC))],
-    ).fetchone()
-    return int(row[0])
-
-
-def _delete_some(database: sqlite3.Connection, first_kept: int) -> int:
-    """Delete some of the lines before that one; how many is returned."""
-    with database:
-        database.execute("BEGIN IMMEDIATE")
-        return database.execute(
-            "DELETE FROM lines WHERE id IN (SELECT id FROM lines WHERE id < ? ORDER BY id LIMIT ?)",
-            [first_kept, _DELETED_AT_ONCE],
-        ).rowcount

@@ -9,9 +9,9 @@ Each message is JSON::
 
 where so many lines were skipped before these.
 
-A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page
-(Origin). So a page has to know our secret path, which it can get from our own page's host alone; a
-program, which sends no Origin, needs none.
+A browser lets a page of any site open a WebSocket to us, and tells us only that it is a page, and
+which (Origin). So a page has to be one of ours (see hosts.py), and to know our secret path, which
+it can get from our own page's host alone. A program, which sends no Origin, needs neither.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketConnection, WebSocketRequest
 
-    from .store import Line
+    from .database import Line
+    from .hosts import Hosts
 
 _MOST_WAITING = 1_000  # lines for one listener; then it skips
+_MOST_CHARACTERS_WAITING = 2**22
 _MOST_IN_MESSAGE = 100  # lines
 _MOST_CHARACTERS = 2**18  # in a message, and a line
 
@@ -42,7 +44,8 @@ class Tail:
     own page.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
         self.path = f"/{secrets.token_urlsafe()}"
         self._listeners: set[_Listener] = set()
 
@@ -53,7 +56,10 @@ class Tail:
 
     async def serve(self, request: WebSocketRequest) -> None:
         """One listener. What it says is read, so that its leaving is noticed, and ignored."""
-        if b"origin" in dict(request.headers) and request.path != self.path:
+        origin = dict(request.headers).get(b"origin")
+        address = getattr(request.local, "address", "")
+        is_our_page = request.path == self.path and self._hosts.is_our_page(origin, address)
+        if origin is not None and not is_our_page:
             await request.reject(403)
             return
         listener = _Listener()
@@ -70,14 +76,23 @@ class Tail:
 
 class _Listener:
     def __init__(self) -> None:
-        self._waiting: deque[Line] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[Line] = deque()
+        self._characters = 0  # in those
         self._skipped = 0
         self._filled = trio.Event()
 
     def put(self, lines: Sequence[Line]) -> None:
-        self._skipped += max(0, len(self._waiting) + len(lines) - _MOST_WAITING)
-        self._waiting.extend(lines)  # the oldest fall out
+        self._waiting.extend(lines)
+        self._characters += sum(len(line.text) for line in lines)
+        while len(self._waiting) > _MOST_WAITING or self._characters > _MOST_CHARACTERS_WAITING:
+            self._pop()
+            self._skipped += 1
         self._filled.set()
+
+    def _pop(self) -> Line:
+        line = self._waiting.popleft()
+        self._characters -= len(line.text)
+        return line
 
     async def send_to(self, websocket: WebSocketConnection) -> None:
         while True:
@@ -91,7 +106,7 @@ class _Listener:
         lines: list[dict[str, object]] = []
         size = 0
         while self._waiting and len(lines) < _MOST_IN_MESSAGE and size < _MOST_CHARACTERS:
-            line = self._waiting.popleft()
+            line = self._pop()
             size += len(line.text)
             lines.append(line._asdict())
         skipped, self._skipped = self._skipped, 0
