@@ -106,6 +106,7 @@ ROWS = [
     Row("no method", request(b"/ HTTP/1.1", b"Host: h"), 400),
     Row("no target", request(b"GET HTTP/1.1", b"Host: h"), 400),
     Row("no version (HTTP/0.9)", request(b"GET /"), 400),
+    Row("no version, and a bare LF", b"GET /\n\r\n", 400),
     Row("two spaces after the method (strict)", request(b"GET  / HTTP/1.1", b"Host: h"), 400),
     Row("a tab after the method (strict)", request(b"GET\t/ HTTP/1.1", b"Host: h"), 400),
     Row("a space after the version (strict)", request(b"GET / HTTP/1.1 ", b"Host: h"), 400),
