@@ -27,7 +27,7 @@ import uvicorn
 from trio.testing import MockClock
 
 import trio_run
-from trio_run import lessons
+from trio_run import lessons, testing
 
 from .ports import free_port
 from .process import TIMEOUT, Program, open_program
@@ -447,16 +447,20 @@ os.execv(sys.executable, [sys.executable, "-u", sys.argv[2]])
 """
 
 
-def test_the_example_of_tests_passes() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+def test_the_examples_of_tests_pass(tmp_path: Path) -> None:
+    tests = [example for example in EXAMPLES if example.stem.startswith("test_")]
+    for file in [*tests, DOCS / "examples" / "background.py"]:
+        source = file.read_text(encoding="utf-8")
+        (tmp_path / file.name).write_text(at_port(source, free_port()), encoding="utf-8")
+    settings = ["-p", "no:cacheprovider", "-W", "error", "-o", "trio_mode=true"]
     done = subprocess.run(
-        [*command, str(DOCS / "examples" / "test_worker.py")],
-        cwd=ROOT,
+        [sys.executable, "-m", "pytest", "-q", *settings, str(tmp_path)],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "2 passed" in done.stdout, done.stdout
+    assert "4 passed" in done.stdout, done.stdout
 
 
 async def test_the_stream_without_an_end_ends_at_a_stop() -> None:
@@ -546,9 +550,12 @@ def files_on_the_page() -> list[str]:
     """Those of the library, in the order in which they may import each other."""
     page = (DOCS / "building.rst").read_text(encoding="utf-8")
     folder, files = "", []
-    for found in re.finditer(r"^\*\*.*, in ``(\w+/)``|^``([\w/]+\.py)`` ", page, re.MULTILINE):
-        folder = found[1] or folder
-        files += [folder + found[2]] if found[2] else []
+    heading, file = r"^\*\*.*\*\*(?:, in ``(\w+/)``)?", r"^``([\w/]+\.py)`` "
+    for found in re.finditer(f"{heading}|{file}", page, re.MULTILINE):
+        if found[2]:
+            files.append(folder + found[2])
+        else:
+            folder = found[1] or ""
     return files
 
 
@@ -615,6 +622,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
         if line.split()[1].startswith("py:")
     }
     assert {f"trio_run.{name}" for name in trio_run.__all__} <= documented
+    assert {f"trio_run.testing.{name}" for name in testing.__all__} <= documented
 
 
 def test_every_lesson_is_a_page_with_what_is_to_be_typed(site: Path) -> None:

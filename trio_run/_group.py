@@ -98,6 +98,19 @@ class Group:
             return ", ".join(f"{count:,} {what}" for what, count in roster.outcomes.items())
         return f"{roster.running} of {len(roster)} actors running"
 
+    @property
+    def report(self) -> Report:
+        """What became of it, once it has stopped: what :meth:`run` has returned.
+
+        Raises:
+          RuntimeError: if it has not stopped yet.
+        """
+        if self.state is not State.STOPPED:
+            raise RuntimeError(
+                f"group {self.name!r} is {self.state.value}: it has a report when it has stopped"
+            )
+        return self._supervisor.report()
+
     @trio.lowlevel.enable_ki_protection
     def add(
         self,

@@ -1,6 +1,7 @@
 import trio
 
-from trio_run import Group, busy
+from trio_run import busy
+from trio_run.testing import running
 
 
 class Worker:
@@ -17,25 +18,17 @@ class Worker:
                 self.done.append(trio.current_time())
 
 
-async def stop_after(seconds, worker, grace):
-    group = Group(grace=grace)
-    group.add(worker, name="worker")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
-        await trio.sleep(seconds)
-        group.stop()
-    return group.members[0]
-
-
 async def test_the_job_in_hand_is_finished(autojump_clock):
     worker = Worker()
-    await stop_after(70, worker, grace=30)
+    async with running(worker, grace=30):
+        await trio.sleep(70)
     assert worker.done == [80]
 
 
 async def test_a_job_that_takes_too_long_is_cut(autojump_clock):
     worker = Worker()
-    member = await stop_after(70, worker, grace=5)
+    async with running(worker, grace=5) as group:
+        await trio.sleep(70)
     assert worker.done == []
-    assert member.outcome == "cut"
+    assert group.report.actors[0].outcome == "cut"
     assert trio.current_time() == 75
