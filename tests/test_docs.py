@@ -28,9 +28,11 @@ from trio.testing import MockClock
 
 import trio_run
 from trio_run import lessons, testing
+from trio_run.testing import Program, open_program
 
+from . import TIMEOUT
 from .ports import free_port
-from .process import TIMEOUT, Program, open_program
+from .programs import python, script
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -212,7 +214,7 @@ class Recorder:
 @blocks("python", if_=is_program)
 async def test_a_whole_program_starts_and_stops(block: Block) -> None:
     source = PRELUDE + LOGGING + at_port(block.text, free_port())
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         await program.line_with("group: ready")
         program.signal(signal.SIGTERM)
         assert await program.exit_code() == 0, program.output
@@ -427,7 +429,7 @@ async def test_an_example_starts_serves_and_stops(example: Path, tmp_path: Path)
         write_certificate(tmp_path)
     if example.stem == "systemd_socket":
         command = ["-c", AS_SYSTEMD_DOES, str(port), str(file)]
-    async with open_program(*command, cwd=tmp_path) as program:
+    async with open_program(python(*command), cwd=tmp_path) as program:
         if CLIENTS[example.stem] is not waits:
             await program.line_with(": ready")
         await CLIENTS[example.stem](program, port, tmp_path)
@@ -479,7 +481,7 @@ sys.exit(run(HTTPListener(app, {port}, host="127.0.0.1"), grace=600))
 """
     url = f"http://127.0.0.1:{port}/"
     async with (
-        open_program(source=source) as program,
+        open_program(script(source)) as program,
         httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as client,
     ):
         await program.line_with("group: ready")

@@ -20,9 +20,11 @@ import trio
 
 from trio_run import lessons
 from trio_run.lessons import __main__ as runner
+from trio_run.testing import Program, open_program
 
+from . import TIMEOUT
 from .ports import free_port
-from .process import TIMEOUT, Program, open_program
+from .programs import python, script
 
 FILES = sorted(Path(lessons.__file__).parent.glob("lesson_*.py"))
 COURSE = runner._course()
@@ -123,13 +125,13 @@ async def open_lesson(number: int, directory: Path) -> AsyncIterator[Lesson]:
             (directory / name).chmod(0o700)
     with trio.fail_after(TIMEOUT):
         port = str(free_port())
-        async with open_program(*MODULE, str(number), "--port", port) as program:
+        async with open_program(python(*MODULE, str(number), "--port", port)) as program:
             await program.line_with(DASHES.strip())
             yield Lesson(number, program, f"{directory}:{path}")
 
 
 async def output_of(*arguments: str, code: int = 0) -> str:
-    async with open_program(*MODULE, *arguments) as program:
+    async with open_program(python(*MODULE, *arguments)) as program:
         assert await program.exit_code() == code, program.output
         return program.output
 
@@ -214,7 +216,7 @@ async def test_what_is_not_installed_is_named_with_the_cure(
         from trio_run.lessons.__main__ import main
         sys.exit(main(["{number}", "--port", "0"]))
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert await program.exit_code() == 1
     said = program.output.partition(DASHES)[2]
     assert said.startswith("An error came out of the program: ImportError: ")

@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from trio_run import Group, State, _run, run
+from trio_run.testing import open_program
 
-from .process import open_program
+from .programs import script
 
 
 def program(body: str, call: str) -> str:
@@ -33,7 +34,7 @@ async def spin():
 
 
 async def test_rule_22_stopped_as_asked_is_0() -> None:
-    async with open_program(source=program("", "run(trio.sleep_forever, name='shop')")) as server:
+    async with open_program(script(program("", "run(trio.sleep_forever, name='shop')"))) as server:
         await server.line_with("shop: ready")
         server.signal(signal.SIGTERM)
         assert await server.exit_code() == 0
@@ -43,14 +44,14 @@ async def test_rule_22_stopped_as_asked_is_0() -> None:
 
 
 async def test_rule_22_an_actor_that_returned_is_0() -> None:
-    async with open_program(source=program("", "run(trio.lowlevel.checkpoint)")) as server:
+    async with open_program(script(program("", "run(trio.lowlevel.checkpoint)"))) as server:
         assert await server.exit_code() == 0
         assert "'checkpoint' returned (exit code 0)" in server.output
 
 
 async def test_rule_22_a_failed_actor_is_1_with_its_traceback_and_its_name() -> None:
     source = program(FAILING, "run(trio.sleep_forever, boiler)")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         assert await server.exit_code() == 1
         assert "Traceback (most recent call last):\n" in server.output
         assert "ValueError: too hot\nin actor 'boiler' of group 'group'\n" in server.output
@@ -71,7 +72,7 @@ inner = Group(name="cellar")
 inner.add(boiler)
 """
     )
-    async with open_program(source=program(body, "run(inner, pump)")) as server:
+    async with open_program(script(program(body, "run(inner, pump)"))) as server:
         assert await server.exit_code() == 1
         assert "ValueError: too hot\nin actor 'boiler' of group 'cellar'\n" in server.output
         assert "KeyError: 'dry'\nin actor 'pump' of group 'group'\n" in server.output
@@ -83,7 +84,7 @@ async def stubborn():
     with busy():
         await trio.sleep_forever()
 """
-    async with open_program(source=program(body, "run(stubborn)")) as server:
+    async with open_program(script(program(body, "run(stubborn)"))) as server:
         await server.line_with("ready")
         server.signal(signal.SIGTERM)
         await server.line_with("stopping: SIGTERM")
@@ -94,7 +95,7 @@ async def stubborn():
 
 async def test_rule_21_a_blocked_event_loop_is_ended_with_every_stack() -> None:
     source = program(BLOCKING, "run(spin, grace=0.2, abort_after=0.3)")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         await server.line_with("stuck")
         server.signal(signal.SIGTERM)
         assert await server.exit_code() == 1
@@ -111,7 +112,7 @@ group.add(spin)
 """
     )
     source = program(body, "run(group, abort_after=0.3, signals=())")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         await server.line_with("stuck")
         server.signal(signal.SIGTERM)
         assert await server.exit_code() == 1
@@ -120,7 +121,7 @@ group.add(spin)
 
 async def test_rule_21_a_second_signal_to_a_blocked_event_loop_leaves_it_only_abort_after() -> None:
     source = program(BLOCKING, "run(spin, grace=1000, abort_after=0.3)")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         await server.line_with("stuck")
         server.signal(signal.SIGTERM)
         server.signal(signal.SIGINT)
@@ -135,7 +136,7 @@ async def deaf():
         await trio.sleep_forever()
 """
     source = program(body, "run(deaf, trio.lowlevel.checkpoint, grace=0.1, abort_after=0.3)")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         assert await server.exit_code() == 1
         assert (
             "the grace of 0.1 s is over: cut deaf (and, not yet interrupted, signals)\n"
@@ -161,7 +162,7 @@ async def later():
         "{'execute': staticmethod(later), 'interrupt': staticmethod(lambda cause: None)}))(),"
         " grace=0.1, abort_after=0.3)",
     )
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         assert await server.exit_code() == 1
         assert "in spin\n" in server.output
 
@@ -171,13 +172,13 @@ async def test_rule_21_the_watchdog_is_off_when_run_has_returned() -> None:
 code = run(trio.lowlevel.checkpoint, grace=0.1, abort_after=0.1)
 time.sleep(0.5)
 """
-    async with open_program(source=program(body, "code + 7")) as server:
+    async with open_program(script(program(body, "code + 7"))) as server:
         assert await server.exit_code() == 7
 
 
 async def test_an_endless_grace_sets_no_watchdog() -> None:
     source = program("", "run(trio.sleep_forever, grace=float('inf'))")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         await server.line_with("ready")
         server.signal(signal.SIGTERM)
         assert await server.exit_code() == 0
@@ -190,7 +191,7 @@ async def opener(*, task_status):
 inner = Group()
 inner.add(opener)
 """
-    async with open_program(source=program(body, "run(inner, trio.sleep_forever)")) as server:
+    async with open_program(script(program(body, "run(inner, trio.sleep_forever)"))) as server:
         assert await server.exit_code() == 1
         assert server.output == "the cellar is locked: fetch the key\n"
 
@@ -198,7 +199,7 @@ inner.add(opener)
 async def test_a_program_that_has_set_up_logging_keeps_it() -> None:
     body = "import logging\nlogging.basicConfig(level='WARNING', format='LOG %(message)s')"
     source = program(body + FAILING, "run(boiler)")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         assert await server.exit_code() == 1
         assert server.output.startswith(
             "LOG group: stopping: 'boiler' failed: ValueError: too hot\n"
@@ -221,7 +222,7 @@ async def teller():
     await trio.sleep_forever()
 """
     source = "import trio.testing\n" + program(body, "run(careful, teller, signals=())")
-    async with open_program(source=source) as server:
+    async with open_program(script(source)) as server:
         await server.line_with("begun")
         server.signal(signal.SIGINT)
         assert await server.exit_code() == -signal.SIGINT
@@ -234,7 +235,7 @@ async def test_system_exit_in_an_actor_is_the_programs_exit() -> None:
 async def leaver():
     raise SystemExit(17)
 """
-    async with open_program(source=program(body, "run(leaver, trio.sleep_forever)")) as server:
+    async with open_program(script(program(body, "run(leaver, trio.sleep_forever)"))) as server:
         assert await server.exit_code() == 17
 
 
@@ -292,7 +293,7 @@ async def untidy():
     finally:
         raise ValueError("dust")
 """
-    async with open_program(source=program(body, "run(leaver, untidy)")) as server:
+    async with open_program(script(program(body, "run(leaver, untidy)"))) as server:
         assert await server.exit_code() == 17
         assert "ValueError: dust\nin actor 'untidy' of group 'group'\n" in server.output
 
@@ -309,7 +310,7 @@ async def spin():
     while True: pass
 """
     async with open_program(
-        source=program(body, "run(spin, grace=0.2, abort_after=0.3)")
+        script(program(body, "run(spin, grace=0.2, abort_after=0.3)"))
     ) as server:
         assert await server.exit_code() == 1
         assert "in spin\n" in server.output
@@ -324,7 +325,7 @@ group = Group()
 group.add(trio.sleep_forever, interrupt)
 group.add(trio.lowlevel.checkpoint)
 """
-    async with open_program(source=program(body, "run(group, signals=())")) as server:
+    async with open_program(script(program(body, "run(group, signals=())"))) as server:
         await server.line_with("blocked")
         server.signal(signal.SIGINT)
         assert await server.exit_code() == -signal.SIGINT
@@ -340,7 +341,7 @@ async def untidy():
     finally:
         raise ValueError("dust")
 """
-    async with open_program(source=program(body, "run(opener, untidy)")) as server:
+    async with open_program(script(program(body, "run(opener, untidy)"))) as server:
         assert await server.exit_code() == 1
         assert "the cellar is locked: fetch the key\n" in server.output
         assert "ValueError: dust" in server.output

@@ -13,8 +13,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Group, GroupFailed, SignalReceiver, State, busy
+from trio_run.testing import Program, open_program
 
-from .process import Program, open_program
+from .programs import script
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -66,7 +67,7 @@ def _no_stray_signals() -> Iterator[None]:
 
 
 def program(source: str) -> AbstractAsyncContextManager[Program]:
-    return open_program(source=PROLOGUE + textwrap.dedent(source))
+    return open_program(script(PROLOGUE + textwrap.dedent(source)))
 
 
 @asynccontextmanager

@@ -18,8 +18,9 @@ from trio.testing import MockClock
 from trio_run import Group, _watchdog, run
 from trio_run._arrivals import Arrivals
 from trio_run._watchdog import Watchdog
+from trio_run.testing import open_program
 
-from .process import open_program
+from .programs import python, script
 
 HEAD = """
 import faulthandler, itertools, os, signal, sys, threading, time
@@ -38,7 +39,7 @@ async def test_rule_21_a_thread_that_never_ends_is_named() -> None:
             threading.Thread(target=threading.Event().wait, name="forgotten").start()
         sys.exit(run(actor, abort_after=0.3))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 1
         assert "0.3 s after its main thread these threads run: 'forgotten'" in server.output
 
@@ -52,7 +53,7 @@ async def test_rule_21_a_thread_that_ends_in_time_is_waited_for() -> None:
         go_on.set()
         sys.exit(code)
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 0
         assert "done" in server.output
 
@@ -68,7 +69,7 @@ async def test_rule_21_a_thread_is_counted_from_the_end_of_the_main_thread() -> 
         print("its own affair")
         sys.exit(code)
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 0
         assert "its own affair" in server.output
 
@@ -80,7 +81,7 @@ async def test_rule_28_a_loop_that_hangs_in_python_is_shown_once_and_then_ended(
                 pass
         sys.exit(run(spin, stuck_after=0.4))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 1
         assert server.output.count("the event loop has not come round for") == 1
         assert "its event loop has not come round for" in server.output
@@ -93,7 +94,7 @@ async def test_rule_28_a_loop_that_hangs_in_c_is_ended() -> None:
             sum(itertools.repeat(1, 10**12))
         sys.exit(run(count, stuck_after=0.4))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 1
         assert "in count\n" in server.output
 
@@ -109,7 +110,7 @@ async def test_rule_28_a_loop_that_comes_round_again_goes_on(tmp_path) -> None:
             print("goes on")
         sys.exit(run(slow, stuck_after=1))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 0
         assert "goes on" in server.output
 
@@ -133,7 +134,7 @@ async def test_rule_21_nobody_can_disarm_the_watchdog() -> None:
             await trio.sleep(0.2)
         sys.exit(run(deaf, first, grace=0.1, abort_after=0.3))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 1
         assert "run() begins a Trio program: in one, write await group.run()" in server.output
         assert "it has not ended within 0.3 s past its grace" in server.output
@@ -149,7 +150,7 @@ async def test_rule_21_stacks_go_into_no_file_that_has_the_number_of_stderr(tmp_
         sys.exit(run(deaf, trio.lowlevel.checkpoint, grace=0, abort_after=0))
     """
     command = ["-c", "import os, sys; os.close(2); os.execv(sys.executable, sys.argv[1:])"]
-    async with open_program(*command, sys.executable, "-c", program(body)) as server:
+    async with open_program(python(*command, sys.executable, "-c", program(body))) as server:
         assert await server.exit_code() == 1
         assert (tmp_path / "data").read_bytes() == b""
 
@@ -173,7 +174,7 @@ async def test_rule_22_a_broken_stderr_changes_no_code(break_it: str) -> None:
             raise ValueError("Grüße")
         print(run(actor), run(fails), file=sys.stdout)
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         await server.line_with("0 1")
 
 
@@ -186,7 +187,7 @@ async def test_rule_22_a_traceback_that_can_t_be_had_changes_no_code() -> None:
             raise Odd
         sys.exit(run(fails))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 1
 
 
@@ -216,7 +217,7 @@ async def test_a_signal_before_the_receiver_is_there_stops_the_program() -> None
                 return "early"
         sys.exit(run(Group_()))
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         assert await server.exit_code() == 0
         assert "SIGTERM received" in server.output
 
@@ -237,7 +238,7 @@ async def test_a_signal_after_the_group_has_stopped_is_no_matter() -> None:
         code = run(actor)
         print("returned", code, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
     """
-    async with open_program(source=program(body)) as server:
+    async with open_program(script(program(body))) as server:
         await server.line_with("returned 0 True")
 
 

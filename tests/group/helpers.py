@@ -17,8 +17,6 @@ from trio_run import (
     Report,
 )
 
-HANG = 60  # seconds: a bound for a test that would hang, not a measure
-
 
 class Worker:
     """Works until it is interrupted, then takes some seconds to close. It keeps what happens."""

@@ -14,8 +14,8 @@ from trio_run import (
     State,
 )
 
+from .. import TIMEOUT
 from .helpers import (
-    HANG,
     Worker,
     after,
     deaf,
@@ -124,7 +124,7 @@ async def test_rule_03_stop_from_another_thread() -> None:
     group = Group()
     worker = Worker()
     group.add(worker)
-    with trio.fail_after(HANG):
+    with trio.fail_after(TIMEOUT):
         async with in_background(group) as result:
             thread = threading.Thread(target=group.stop, args=("from a thread",))
             thread.start()
@@ -143,7 +143,7 @@ async def test_rule_03_stop_from_many_threads_at_once() -> None:
         barrier.wait()
         group.stop("from a thread")
 
-    with trio.fail_after(HANG):
+    with trio.fail_after(TIMEOUT):
         async with in_background(group):
             async with trio.open_nursery() as nursery:
                 for _ in range(8):
@@ -156,7 +156,7 @@ async def test_rule_03_stop_from_a_signal_handler() -> None:
     group.add(Worker())
     before = signal.signal(signal.SIGUSR1, lambda number, frame: group.stop("by a handler"))
     try:
-        with trio.fail_after(HANG):
+        with trio.fail_after(TIMEOUT):
             async with in_background(group) as result:
                 signal.raise_signal(signal.SIGUSR1)
     finally:

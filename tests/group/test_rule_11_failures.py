@@ -12,8 +12,9 @@ from trio_run import (
     GroupFailed,
     State,
 )
+from trio_run.testing import open_program
 
-from ..process import open_program
+from ..programs import script
 from .helpers import Worker, after, ends_in, fails, failure_of, ignored, in_background, part
 
 # 11. Errors never pass in silence.
@@ -157,7 +158,7 @@ async def test_rule_11_an_exception_that_cannot_be_printed(policy: str) -> None:
         group = Group()
         trio.run(main)
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         await program.line_with("was interrupted")
         await program.line_with("Unprintable" if policy == "stop" else "exit code 0")
         assert await program.exit_code() == 0

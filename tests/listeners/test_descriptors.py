@@ -12,8 +12,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import busy
+from trio_run.testing import open_program
 
-from ..process import open_program
+from ..programs import script
 from .serving import (
     HOST,
     Server,
@@ -52,7 +53,7 @@ SHORT = """
 
 async def test_rule_03_all_who_have_come_are_served_however_few_descriptors_there_are() -> None:
     number = 200
-    async with open_program(source=SHORT) as program, trio.open_nursery() as nursery:
+    async with open_program(script(SHORT)) as program, trio.open_nursery() as nursery:
         port = int((await program.line_with("listens at")).split()[-1])
         clients = []
         for _ in range(number):

@@ -15,7 +15,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_run import busy
 from trio_run._listeners import _connection
 
-from .serving import TIMEOUT, ask, echo, read_exactly, read_to_end, serving
+from .. import TIMEOUT
+from .serving import (
+    ask,
+    echo,
+    read_exactly,
+    read_to_end,
+    serving,
+)
 
 HALF = 0.5
 

@@ -46,8 +46,12 @@ from trio_asyncio import aio_as_trio, trio_as_aio
 
 from trio_run import busy
 
+from .. import TIMEOUT
 from .http_serving import App, request, serving_app
-from .serving import TIMEOUT, Server, lines_of
+from .serving import (
+    Server,
+    lines_of,
+)
 
 STATIC = b"0123456789" * 10_000
 UPLOAD = bytes(range(256)) * 4096  # a megabyte

@@ -30,9 +30,16 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from ..process import Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import script
 from .http_serving import serving_app
-from .serving import HOST, TIMEOUT, Server, lines_of
+from .serving import (
+    HOST,
+    Server,
+    lines_of,
+)
 
 LARGE = bytes(range(256)) * 16384  # 4 MB
 DIGEST = hashlib.sha256(LARGE).hexdigest()
@@ -676,8 +683,8 @@ async def test_nginx_hides_that_a_server_is_stopped_under_load(
     lame_duck: str, front: socket.socket, tmp_path: Path
 ) -> None:
     async with (
-        open_program("first", "tcp", lame_duck, source=SERVER) as first,
-        open_program("second", "tcp", "0", source=SERVER) as second,
+        open_program(script(SERVER, "first", "tcp", lame_duck)) as first,
+        open_program(script(SERVER, "second", "tcp", "0")) as second,
     ):
         where = [await address_of(first), await address_of(second)]
         async with nginx_before(*where, front=front, directory=tmp_path) as nginx:
@@ -697,7 +704,7 @@ async def test_nginx_hides_that_one_server_after_another_is_replaced(
     over = trio.Event()
 
     async def serve(path: str, *, task_status: trio.TaskStatus[Program]) -> None:
-        async with open_program("server", path, "0", source=SERVER) as program:
+        async with open_program(script(SERVER, "server", path, "0")) as program:
             assert await address_of(program) == f"unix:{path}"
             task_status.started(program)
             await over.wait()
@@ -737,8 +744,8 @@ async def test_behind_nginx_a_lame_duck_loses_no_upload(
                 replies.append(name)
 
     async with (
-        open_program("first", "tcp", "1", source=SERVER) as first,
-        open_program("second", "tcp", "0", source=SERVER) as second,
+        open_program(script(SERVER, "first", "tcp", "1")) as first,
+        open_program(script(SERVER, "second", "tcp", "0")) as second,
     ):
         where = [await address_of(first), await address_of(second)]
         async with nginx_before(*where, front=front, directory=tmp_path) as nginx:

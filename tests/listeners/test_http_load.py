@@ -24,7 +24,10 @@ import pytest
 import trio
 import trustme
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 from .serving import HOST
 from .test_load import ended, seeded, started
 
@@ -276,7 +279,7 @@ async def rounds_of(kind: str, directory: Path) -> AsyncIterator[Program]:
     rounds = ROUNDS_OF[kind]
     source = "\n\n".join(["import zlib", inspect.getsource(body_of), SERVER])
     arguments = [kind, str(rounds), str(CLIENTS), str(directory)]
-    async with open_program("-W", "error", "-c", source, *arguments) as program:
+    async with open_program(python("-W", "error", "-c", source, *arguments)) as program:
         yield program
         assert await program.exit_code() == 0
     for sign in ("Warning", "Error", "Traceback", "the app failed", " left during "):

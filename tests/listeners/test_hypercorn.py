@@ -21,8 +21,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import CannotStart, Group, GroupFailed, HypercornServer, Member, Report, stopping
 
+from .. import TIMEOUT
 from .http_serving import answer, request
-from .serving import HOST, TIMEOUT, connected_to
+from .serving import (
+    HOST,
+    connected_to,
+)
 
 # Where it fails Hypercorn leaves its sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")

@@ -32,7 +32,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Message, Request
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 from .serving import HOST, connected_to, echo, read_to_end, serving
 
 CLIENTS = 200
@@ -345,7 +348,7 @@ async def rounds_of(
     """The server, for so many rounds. In the end: there was no warning, and ours has cut nobody."""
     source = inspect.getsource(reply_to) + SERVER
     arguments = [library, kind, str(rounds), str(clients), str(directory)]
-    async with open_program("-W", "error", "-c", source, *arguments) as program:
+    async with open_program(python("-W", "error", "-c", source, *arguments)) as program:
         yield program
         assert await program.exit_code() == 0
     for sign in ("Warning", "Error", "Traceback", "handler failed"):

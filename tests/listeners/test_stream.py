@@ -25,11 +25,12 @@ from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _connection, _linger, _tls
 from trio_run._listeners._connection import Connection
+from trio_run.testing import open_program
 
-from ..process import open_program
+from .. import TIMEOUT
+from ..programs import script
 from .serving import (
     HOST,
-    TIMEOUT,
     Conversation,
     Server,
     ask,
@@ -440,7 +441,7 @@ async def test_rule_02_a_process_out_of_descriptors_serves_all_in_the_end() -> N
                 await super().execute(task_status=Told())
         sys.exit(run(Listener(handler, 0, host="127.0.0.1")))
     """
-    async with open_program(source=source) as program, contextlib.AsyncExitStack() as stack:
+    async with open_program(script(source)) as program, contextlib.AsyncExitStack() as stack:
         port = int((await program.line_with("listens at")).split()[-1])
         clients = [
             await stack.enter_async_context(await trio.open_tcp_stream(HOST, port))

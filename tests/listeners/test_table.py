@@ -24,7 +24,12 @@ from websockets.uri import parse_uri
 from trio_run import Group, SignalReceiver, TCPListener, UnixListener, WebSocketListener, busy
 from trio_run._listeners._stream import StreamListener
 
-from .serving import HOST, TIMEOUT, Server, connected_to
+from .. import TIMEOUT
+from .serving import (
+    HOST,
+    Server,
+    connected_to,
+)
 
 GRACE = 4.0  # less than the 5 s after which a group logs who holds it up
 LINGER = 2.0

@@ -16,8 +16,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import CannotStart, Group, UnixListener
+from trio_run.testing import open_program
 
-from ..process import open_program
+from ..programs import script
 from .serving import ask, connected_to, echo, lines_of, read_to_end, serving
 
 
@@ -83,7 +84,7 @@ SIX = """
 
 async def test_rule_07_of_six_processes_on_one_stale_socket_one_gets_it(tmp_path: Path) -> None:
     source = SIX.replace("DIRECTORY", repr(str(tmp_path)))
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert await program.exit_code() == 0, program.output
     assert "one in each round" in program.output
     assert program.output.count("it is in use; stop the process that listens there") == 12 * 5

@@ -31,9 +31,18 @@ from trio_run import (
     stopping,
     wait_stopping,
 )
+from trio_run.testing import open_program
 
-from ..process import open_program
-from .serving import HOST, TIMEOUT, Handler, Server, lines_of, open_descriptors, serving
+from .. import TIMEOUT
+from ..programs import python
+from .serving import (
+    HOST,
+    Handler,
+    Server,
+    lines_of,
+    open_descriptors,
+    serving,
+)
 
 LONGEST = 65507  # bytes of data in a datagram over IPv4
 SO_MEMINFO = 55
@@ -1158,7 +1167,7 @@ async def test_rule_08_20000_datagrams_before_a_sigterm_are_handled(buffer: int)
     count = 20_000
     arguments = map(str, (buffer, SO_RCVBUFFORCE, count))
     with trio.fail_after(TIMEOUT):
-        async with open_program("-c", COLLECTOR, *arguments) as program:
+        async with open_program(python("-c", COLLECTOR, *arguments)) as program:
             _, share, *ports = (await program.line_with("listens")).split()
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.sendto(b"first", (HOST, int(ports[0])))

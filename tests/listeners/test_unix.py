@@ -28,11 +28,12 @@ from trio_run._inside import Inside
 from trio_run._listeners import _connection
 from trio_run._listeners._connection import Connection
 from trio_run._listeners._tls import TLSConnection
+from trio_run.testing import Program, open_program
 
-from ..process import Program, open_program
+from .. import TIMEOUT
+from ..programs import script
 from .serving import (
     HOST,
-    TIMEOUT,
     Conversation,
     Handler,
     Server,
@@ -124,8 +125,7 @@ PROGRAM = """
 @asynccontextmanager
 async def program_at(path: Path) -> AsyncIterator[Program]:
     """A process that listens there."""
-    # After the source text of a program its arguments can follow.
-    async with open_program(str(path), source=PROGRAM) as program:
+    async with open_program(script(PROGRAM, str(path))) as program:
         await program.line_with(f"listens at {path}")
         yield program
 
@@ -813,7 +813,7 @@ async def test_the_credentials_of_a_client_are_those_of_its_process(path: Path) 
         client.close()
     """
     async with serving_at(path, handler) as server:
-        async with open_program(str(path), source=source) as program:
+        async with open_program(script(source, str(path))) as program:
             uid, gid, name = (await program.line_with("Connection")).split(maxsplit=2)
             assert await program.exit_code() == 0
             [credentials] = seen

@@ -41,11 +41,12 @@ from trio_run._inside import place
 from trio_run._listeners import _connection
 from trio_run._listeners._connection import Connection
 from trio_run._listeners._websocket import WebSocketListener
+from trio_run.testing import open_program
 
-from ..process import open_program
+from .. import TIMEOUT
+from ..programs import python
 from .serving import (
     HOST,
-    TIMEOUT,
     Server,
     clog_stream,
     lines_of,
@@ -1291,7 +1292,7 @@ async def test_under_load_no_reply_that_was_begun_is_lost_when_it_is_stopped(_ro
             size, ahead = (0, 6000)[number % 2], (1, 1, 3)[number % 3]
             await ask_for_ever(client, number, replies, size, ahead=ahead)
 
-    async with open_program("-W", "error", source=SERVER) as program:
+    async with open_program(python("-W", "error", "-c", SERVER)) as program:
         port = int((await program.line_with("port")).split()[1])
         with trio.fail_after(TIMEOUT):
             async with trio.open_nursery() as nursery:
