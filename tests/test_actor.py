@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Group, GroupFailed, State
+from trio_run.testing import running
 
 Calls = list[str]
 
@@ -155,8 +156,7 @@ async def test_add_accepts_an_object_with_an_interrupt() -> None:
     actor = Object()
     group = Group()
     group.add(actor)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         group.stop("enough")
     assert actor.calls == ["execute", "interrupt: enough"]
 
@@ -166,8 +166,7 @@ async def test_add_accepts_oklog_s_pair() -> None:
     both = Object(calls)
     group = Group()
     group.add(both.execute, both.interrupt)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         group.stop("enough")
     assert calls == ["execute", "interrupt: enough"]
 
@@ -181,9 +180,8 @@ async def test_add_accepts_an_async_interrupt_in_the_pair(autojump_clock: MockCl
 
     group = Group()
     group.add(asked.wait, interrupt)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
     assert asked.is_set()
     assert trio.current_time() == 3
 
@@ -198,8 +196,7 @@ async def test_an_interrupt_given_to_add_goes_before_the_actor_s_own() -> None:
 
     group = Group()
     group.add(actor, interrupt)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         group.stop("enough")
     assert (seen, actor.calls) == (["enough"], ["execute"])
 
@@ -213,9 +210,8 @@ async def test_an_interrupt_that_is_none_is_as_no_interrupt() -> None:
 
     group = Group()
     group.add(Actor())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -321,9 +317,8 @@ async def test_needs_may_be_any_iterable_and_name_a_member_twice() -> None:
     group = Group()
     first = group.add(idle)
     group.add(idle, needs=iter([first, first]))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
     assert [member.state for member in group.members] == [State.STOPPED, State.STOPPED]
 
 
@@ -568,9 +563,8 @@ async def test_a_status_that_raises_is_said_and_stops_nobody(
     group = Group(grace=6)
     member = group.add(Broken())
     assert member.status == "its status raised ZeroDivisionError: no luck"
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
     assert "5 s into the stop, waiting for Broken (its status raised Zero" in caplog.text
     assert member.state is State.STOPPED
 
@@ -586,10 +580,8 @@ async def test_a_member_s_repr_says_its_name_and_state() -> None:
     group = Group()
     member = group.add(idle)
     assert repr(member) == "<Member 'idle' new>"
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         assert repr(member) == "<Member 'idle' running>"
-        group.stop()
     assert repr(member) == "<Member 'idle' stopped>"
 
 
@@ -636,23 +628,19 @@ async def test_an_execute_that_takes_task_status_is_ready_when_it_calls_started(
 ) -> None:
     group = Group()
     member = group.add(actor)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await trio.sleep(1)
         assert (member.state, group.state, group.ready) == (State.STARTING, State.STARTING, False)
         await member.wait_ready()
         assert trio.current_time() == 2
         assert (member.state, group.state, group.ready) == (State.RUNNING, State.RUNNING, True)
-        group.stop()
 
 
 async def test_any_other_execute_is_ready_when_it_begins() -> None:
     group = Group()
     member = group.add(idle)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         assert (member.state, group.ready) == (State.RUNNING, True)
-        group.stop()
 
 
 @pytest.mark.parametrize("moment", ["at once", "after a while"])
@@ -680,10 +668,8 @@ async def test_returning_before_started_is_no_error_when_it_was_interrupted(
 
     group = Group()
     group.add(slow, lambda cause: asked.set())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await wait_all_tasks_blocked()
-        group.stop()
     assert group.state is State.STOPPED
     assert group.members[0].error is None
 
@@ -720,13 +706,11 @@ async def test_started_by_one_that_has_failed_makes_nobody_else_ready() -> None:
     group = Group()
     group.add(broken, on_error="ignore")
     group.add(never)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await wait_all_tasks_blocked()
         with contextlib.suppress(RuntimeError):  # to say so is as good
             given[0].started()
         assert not group.ready
-        group.stop()
 
 
 @pytest.mark.parametrize("value", [None, 5, "done"], ids=repr)
@@ -754,8 +738,7 @@ async def test_what_has_been_told_to_stop_can_not_be_needed(autojump_clock: Mock
     group = Group()
     store = group.add(idle, name="store")
     group.add(idle)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await wait_all_tasks_blocked()
         for _ in ("asked", "stopped"):
             store.stop()
@@ -764,7 +747,6 @@ async def test_what_has_been_told_to_stop_can_not_be_needed(autojump_clock: Mock
             ):
                 group.add(idle, name="late", needs=[store])
             await wait_all_tasks_blocked()
-        group.stop()
     assert [member.name for member in group.members] == ["idle"]
 
 
@@ -775,12 +757,10 @@ async def test_a_job_at_start_up_that_has_returned_may_be_needed() -> None:
     group = Group()
     done = group.add(job, on_return="ignore")
     group.add(idle, name="service")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await done.wait_stopped()
         late = group.add(idle, name="late", needs=[done])
         await late.wait_ready()
-        group.stop()
 
 
 class Opaque:
@@ -798,8 +778,7 @@ class Opaque:
 async def test_callables_that_cannot_be_looked_into_are_taken_at_their_word() -> None:
     group = Group()
     group.add(Opaque(idle()), Opaque(), name="opaque")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         group.stop(grace=0)
     assert group.members[0].outcome == "cut"
 

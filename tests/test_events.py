@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Event, Group, GroupFailed, TCPListener, busy, current_group
 from trio_run._inside import Inside
+from trio_run.testing import running
 
 
 def recorded(group: Group) -> list[Event]:
@@ -27,8 +28,7 @@ async def test_the_events_of_a_whole_run(autojump_clock: MockClock) -> None:
     group = Group(lame_duck=2)
     events = recorded(group)
     group.add(trio.sleep_forever, name="one")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(1)
         group.stop("enough")
     assert kinds(events) == [
@@ -100,8 +100,7 @@ async def test_a_group_is_ready_only_while_all_its_actors_are(autojump_clock: Mo
     outer.add(inner)
     told = recorded(outer)
     bell = outer.add(trio.sleep_forever, name="bell")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(outer.run)
+    async with running(outer):
         assert (inner.ready, outer.ready) == (True, True)
         upstream.ready = False
         assert (inner.ready, outer.ready) == (False, False)
@@ -124,13 +123,11 @@ async def test_an_inner_group_says_so_to_the_one_around_it(autojump_clock: MockC
     bell = inner.add(trio.sleep_forever)
     outer.add(inner)
     told = recorded(outer)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(outer.run)
+    async with running(outer):
         upstream.ready = False
         bell.stop()  # in the inner group alone
         await wait_all_tasks_blocked()
         assert kinds(told)[-1] == ("not ready", None)
-        outer.stop()
 
 
 async def test_one_that_was_stopped_alone_does_not_count_in_readiness() -> None:
@@ -138,13 +135,11 @@ async def test_one_that_was_stopped_alone_does_not_count_in_readiness() -> None:
     upstream = Upstream()
     member = group.add(upstream)
     group.add(trio.sleep_forever)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         upstream.ready = False
         assert not group.ready
         member.stop()
         assert group.ready
-        group.stop()
 
 
 async def test_a_group_of_unfit_actors_is_ready_when_they_are() -> None:
@@ -153,14 +148,12 @@ async def test_a_group_of_unfit_actors_is_ready_when_they_are() -> None:
     upstream.ready = False
     group.add(upstream)
     told = recorded(group)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         assert ("ready", None) not in kinds(told)
         upstream.ready = True
         group.add(trio.lowlevel.checkpoint, on_return="ignore")
         await wait_all_tasks_blocked()
         assert ("ready", None) in kinds(told)
-        group.stop()
 
 
 async def test_current_group_is_the_one_around_the_code() -> None:

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Group, busy
+from trio_run.testing import running
 
 
 class Idle:
@@ -24,8 +25,7 @@ async def test_one_that_was_stopped_alone_leaves_its_line(autojump_clock: MockCl
     group.add(trio.sleep_forever, name="server")
     actor = Idle()
     known = weakref.ref(actor)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(1)
         member = group.add(actor, name="visitor")
         del actor
@@ -37,7 +37,6 @@ async def test_one_that_was_stopped_alone_leaves_its_line(autojump_clock: MockCl
         assert [member.name for member in group.members] == ["server"]
         gc.collect()
         assert known() is None
-        group.stop()
     assert group.status == "2 returned"
 
 
@@ -67,8 +66,7 @@ async def test_one_that_is_owed_its_interrupt_is_kept(autojump_clock: MockClock)
     group = Group()
     group.add(trio.lowlevel.checkpoint, interrupted.append, name="job", on_return="ignore")
     group.add(trio.sleep_forever)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await wait_all_tasks_blocked()
         assert group.members[0].name == "job"
         group.stop("now")
@@ -143,13 +141,11 @@ async def test_the_stop_of_one_is_logged_as_a_group_s_is(
     group = Group(name="shop")
     member = group.add(Slow(), name="till")
     group.add(trio.sleep_forever)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         member.stop()
         await member.wait_stopped()
         await trio.sleep(20)
         lines = caplog.messages.copy()
-        group.stop()
     assert lines == [
         "shop: ready",
         "shop: stopping 'till' alone",
@@ -168,11 +164,9 @@ async def test_one_that_has_stopped_alone_holds_up_no_stop(
     group = Group(name="shop")
     member = group.add(partial(slow, 4), name="one")
     group.add(partial(slow, 9), name="other")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         member.stop()
         await trio.sleep(1)
-        group.stop()
     assert [message for message in caplog.messages if "waiting for" in message] == [
         "shop: 5 s into the stop, waiting for other"
     ]

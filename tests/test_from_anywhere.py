@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Group, State, busy, cancel_on_stop
 from trio_run._bell import Bell
+from trio_run.testing import running
 
 
 async def test_a_signal_handler_may_stop_a_group_at_any_moment() -> None:
@@ -21,8 +22,7 @@ async def test_a_signal_handler_may_stop_a_group_at_any_moment() -> None:
     group.add(trio.sleep_forever)
     before = signal.signal(signal.SIGALRM, lambda *_: group.stop("the alarm"))
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             await trio.sleep(0.02)
             with trio.fail_after(10):
@@ -119,8 +119,7 @@ async def run_at(barrier: threading.Barrier, group: Group) -> None:
 async def test_add_and_member_stop_in_another_thread_change_nothing() -> None:
     group = Group(name="shop")
     member = group.add(trio.sleep_forever, name="api")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         for call, what in (
             (lambda: group.add(trio.sleep_forever), r"Group\.add\(\)"),
             (member.stop, r"Member\.stop\(\)"),
@@ -129,7 +128,6 @@ async def test_add_and_member_stop_in_another_thread_change_nothing() -> None:
                 await trio.to_thread.run_sync(call)
         assert [one.name for one in group.members] == ["api"]
         assert member.state is State.RUNNING
-        group.stop()
     assert member.outcome == "returned"
 
 

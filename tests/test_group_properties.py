@@ -23,6 +23,7 @@ import trio.testing
 from hypothesis import strategies as st
 
 from trio_run import Cause, Group, GroupFailed, Member, Report, State, busy
+from trio_run.testing import running
 
 hypothesis.register_random(trio._core._run._r)
 trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True
@@ -325,7 +326,6 @@ class RecordedGroup(Group):
         self.plan = plan
         self.path = path
         self.recorder = recorder
-        self.report: Report | None = None
         self.began_at = self.ended_at = 0.0
         self.paths: dict[str, Member] = {}  # of those that were added, in that order
         self.inner: dict[str, RecordedGroup] = {}
@@ -334,19 +334,17 @@ class RecordedGroup(Group):
         self.began_at = trio.current_time()
         self.recorder.see(self.path, "began")
         try:
-            self.report = await super().run(task_status=task_status)
+            report = await super().run(task_status=task_status)
         except BaseException as exc:
-            if isinstance(exc, GroupFailed):
-                self.report = exc.report
             self.recorder.see(self.path, exit_by(exc), error=exc)
+            assert not isinstance(exc, GroupFailed) or exc.report == self.report
             raise
         else:
+            assert report == self.report
             self.recorder.see(self.path, "returned")
-            return self.report
+            return report
         finally:
             self.ended_at = trio.current_time()
-            if self.report is None:  # a group that was cancelled gives it to nobody, but it has one
-                self.report = self._supervisor.report()
 
     execute = run
 
@@ -530,7 +528,6 @@ def check_rule_02_starts_when_what_it_needs_is_ready(run: Run) -> None:
 
 def check_rule_03_the_cause_is_the_first_exit_or_stop(run: Run) -> None:
     for group in run.groups():
-        assert group.report is not None
         cause = group.report.cause
         begins = group.began_at + group.report.began
         first = next((event for event in run.recorder.events if begins_stop(group, event)), None)
@@ -606,7 +603,6 @@ def check_rule_04_interrupted_exactly_once(run: Run) -> None:
 def check_rule_04_the_interrupt_gets_the_cause(run: Run) -> None:
     for group, path, _, _ in run.actors():
         told = run.recorder.first(path, "interrupted")
-        assert group.report is not None
         if told is not None and not run.recorder.of(path, "stopped alone"):
             assert told.cause is group.report.cause
 
@@ -705,7 +701,6 @@ def group_deadline(run: Run, group: RecordedGroup) -> float:
 
 
 def stop_begins(group: RecordedGroup) -> float:
-    assert group.report is not None
     return group.began_at + group.report.began
 
 
@@ -756,7 +751,6 @@ def check_rule_11_no_failure_is_lost(run: Run) -> None:
             assert member.error is not None
             reported = {id(error) for error in booms(member.error)}
             assert asked_for & reported or returned_too_early(group, path)
-        assert group.report is not None
         told = {actor.name: actor.error for actor in group.report.actors}
         assert told[path] is member.error
 
@@ -791,7 +785,6 @@ def check_rule_11_the_causes_failure_comes_first(run: Run) -> None:
 
 def check_report_agrees_with_what_the_actors_saw(run: Run) -> None:
     for group in run.groups():
-        assert group.report is not None
         assert [actor.name for actor in group.report.actors] == list(group.paths)
         for actor in group.report.actors:
             check_outcome(run, group, actor.name, actor.outcome)
@@ -891,8 +884,7 @@ async def test_an_actor_whose_interrupt_was_cut_is_cut_though_its_execute_return
 
     group = Group(grace=1)
     group.add(execute, interrupt)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await trio.sleep(0.5)
         group.stop()
         await group.members[0].wait_stopped()
@@ -955,8 +947,7 @@ def test_an_actor_that_begins_when_the_grace_is_over_is_cut_too() -> None:
     async def main() -> float:
         group = Group(grace=0)
         group.add(ignore)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(group.run)
+        async with running(group, wait_ready=False):
             await trio.sleep(1)
             added = group.add(trio.sleep_forever, daemon=True)  # its turn comes 4 s later
             group.stop()

@@ -2,31 +2,18 @@
 
 import itertools
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from trio_run import Cause, Group, Member, busy, cancel_on_stop, stopping, wait_stopping
+from trio_run.testing import running
 
 Times = dict[str, float]
-
-
-@asynccontextmanager
-async def running(*actors: Any, **settings: Any) -> AsyncIterator[Group]:
-    """A group that runs, all in it at rest; stopped at the end of the block, and waited for."""
-    group = Group(**settings)
-    for actor in actors:
-        group.add(actor)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        await wait_all_tasks_blocked()
-        yield group
-        group.stop()
 
 
 async def note(times: Times, what: str, work: Callable[[], Awaitable[object]]) -> None:
@@ -206,10 +193,8 @@ async def test_rule_09_busy_and_cancel_on_stop_nested_in_every_way_up_to_four_de
     group = Group()
     for actor in asked:
         group.add(actor, on_return="ignore")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(1)
-        group.stop()
     assert {nest: when - began for nest, when in ended.items()} == {
         nest: expected(nest, soft=False) for nest in nests
     }
@@ -332,9 +317,8 @@ async def test_rule_09_the_end_of_the_actor_s_own_grace_pierces_busy(
     group = Group(grace=50)
     group.add(lambda: note(times, "short", partial(busy_for, 100)), grace=3)
     group.add(lambda: note(times, "long", partial(busy_for, 100)))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
     assert times == {"short cancelled": 3, "long cancelled": 50}
 
 
@@ -371,8 +355,7 @@ async def test_rule_09_a_cancel_from_outside_the_group_pierces_busy(
     group = Group()
     group.add(lambda: note(times, "work", lambda: at_depth(3, partial(busy_for, 100))))
     with trio.move_on_after(5) as scope:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             if stopped_before:
                 group.stop()
     assert scope.cancelled_caught
@@ -638,12 +621,10 @@ async def test_every_task_of_an_actor_sees_its_stop_and_no_other_actor_does(
     group = Group()
     one: Member = group.add(interruptible(lambda: two("one")))
     group.add(interruptible(lambda: two("other")))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(1)
         one.stop()
         await trio.sleep(4)
-        group.stop()
     assert times == {
         "one near done": 1,
         "one deep done": 1,
@@ -661,8 +642,7 @@ async def test_rule_09_member_stop_lets_its_busy_blocks_end_and_its_own_alone(
     group = Group()
     one = group.add(lambda: note(times, "one", partial(busy_for, 6)), on_return="ignore")
     group.add(lambda: note(times, "other", partial(busy_for, 9)), on_return="ignore")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         one.stop()
         await one.wait_stopped()
         assert trio.current_time() == 6
@@ -683,13 +663,11 @@ async def test_rule_15_code_in_an_inner_group_is_asked_by_the_inner_group(
     outer = Group(name="outer")
     outer.add(inner, on_return="ignore")
     outer.add(interruptible(lambda: note(times, "told outer", wait_stopping)))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(outer.run)
+    async with running(outer):
         await trio.sleep(1)
         inner.stop()
         await trio.sleep(10)
         assert times == {"told inner done": 1, "inner done": 6}
-        outer.stop()
     assert times["told outer done"] == 11
 
 
@@ -699,7 +677,9 @@ async def test_rule_09_the_outer_group_s_hard_cancel_pierces_busy_in_an_inner_on
     times: Times = {}
     inner = Group(name="inner", grace=math.inf)
     inner.add(lambda: at_depth(2, lambda: note(times, "work", partial(busy_for, 100))))
-    async with running(inner, grace=8):
+    outer = Group(grace=8)
+    outer.add(inner)
+    async with running(outer):
         pass
     assert times == {"work cancelled": 8}
 
@@ -714,11 +694,9 @@ async def test_stopping_may_be_asked_from_a_thread_of_the_actor() -> None:
 
     group = Group()
     group.add(interruptible(actor))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         while not seen:
             await trio.lowlevel.checkpoint()
-        group.stop()
     assert seen == [False, True]
 
 

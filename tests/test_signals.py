@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Group, GroupFailed, SignalReceiver, State, busy
-from trio_run.testing import Program, open_program
+from trio_run.testing import Program, open_program, running, wait_stopped
 
 from .programs import script
 
@@ -79,11 +79,9 @@ async def receiving(
     group.add(receiver)
     for actor in actors or [trio.sleep_forever]:
         group.add(actor)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await wait_all_tasks_blocked()
         yield group
-        group.stop()
 
 
 async def receive(signum: signal.Signals) -> None:
@@ -172,9 +170,9 @@ async def test_rule_03_a_signal_is_the_cause(signum: signal.Signals) -> None:
     group = Group()
     group.add(SignalReceiver())
     group.add(Actor())
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         signal.raise_signal(signum)
+        await wait_stopped(group)
     assert seen == [Cause(signal=signum, reason=f"{signum.name} received")]
 
 
@@ -199,12 +197,12 @@ async def test_rule_06_it_does_not_keep_a_group_alive_and_listens_to_the_end(
     group = Group(grace=100)
     signals = group.add(SignalReceiver())
     slow_member = group.add(slow)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await receive(signal.SIGTERM)
         await trio.sleep(15)
         assert signals.state is State.RUNNING
         assert slow_member.state is State.STOPPING
+        await wait_stopped(group)
     assert trio.current_time() == 20
     assert group.state is State.STOPPED
 

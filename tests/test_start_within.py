@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_run import Group, GroupFailed
+from trio_run.testing import running
 
 
 class Slow:
@@ -61,32 +62,26 @@ async def test_a_group_that_is_not_ready_in_time_names_each_that_is_not(
 async def test_who_is_ready_in_time_is_left_alone(autojump_clock: MockClock) -> None:
     group = Group(start_within=3)
     group.add(Slow(2), start_within=2.5)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(10)
         assert group.ready
-        group.stop()
 
 
 async def test_a_stop_ends_the_watch(autojump_clock: MockClock) -> None:
     group = Group()
     group.add(Slow(60), start_within=3)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await trio.sleep(1)
-        group.stop()
     assert group.members[0].outcome == "returned"
 
 
 async def test_one_added_later_has_its_time_from_its_own_begin(autojump_clock: MockClock) -> None:
     group = Group()
     group.add(trio.sleep_forever)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(100)
         group.add(Slow(60), name="late", start_within=3, on_error="ignore")
         await trio.sleep(10)
-        group.stop()
     assert trio.current_time() == 110
 
 
@@ -96,10 +91,8 @@ async def test_an_ignored_one_that_is_late_stops_nobody(
     group = Group()
     group.add(trio.sleep_forever)
     group.add(Slow(60), name="cache", start_within=3, on_error="ignore")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         assert trio.current_time() == 3
-        group.stop()
     assert any("'cache' failed: TimeoutError" in message for message in caplog.messages)
 
 
@@ -109,10 +102,8 @@ async def test_every_five_seconds_the_log_says_who_holds_up_the_start(
     caplog.set_level(logging.INFO)
     group = Group()
     group.add(Slow(11), name="store")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await trio.sleep(20)
-        group.stop()
     assert [message for message in caplog.messages if "into the start" in message] == [
         f"group: {seconds} s into the start, waiting for store (connecting to db.example)"
         for seconds in (5, 10)

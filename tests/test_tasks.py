@@ -2,8 +2,6 @@
 
 import functools
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,21 +10,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import BackgroundTasks, Cause, Group, GroupFailed, busy, every, stopping
+from trio_run.testing import running
 
 Times = dict[str, float]
-
-
-@asynccontextmanager
-async def running(*actors: Any, **settings: Any) -> AsyncIterator[Group]:
-    """A group that runs, all in it at rest; stopped at the end of the block, and waited for."""
-    group = Group(**settings)
-    for actor in actors:
-        group.add(actor)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        await wait_all_tasks_blocked()
-        yield group
-        group.stop()
 
 
 async def work(times: Times, name: str, seconds: float) -> None:
@@ -125,9 +111,8 @@ async def test_whoever_needs_it_may_start_tasks_while_it_drains(autojump_clock: 
 
     group = Group()
     group.add(worker, needs=[group.add(tasks)])
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
     assert times == {"last began": 0, "last done": 3}
 
 
@@ -412,9 +397,8 @@ async def test_start_soon_once_it_has_been_cut_is_a_clear_error_or_counted_as_wa
 
     group = Group(grace=3)
     group.add(worker, needs=[group.add(tasks)])
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
-        group.stop()
+    async with running(group):
+        pass
     assert times == {}
     assert "running" not in tasks.status
     if said:
@@ -519,8 +503,7 @@ async def test_rule_09_a_task_is_asked_by_the_background_tasks_whoever_gave_it(
     group = Group()
     group.add(tasks)
     member = group.add(caller)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await wait_all_tasks_blocked()
         member.stop()
         await trio.sleep(4.5)
@@ -545,13 +528,11 @@ async def test_giving_a_task_leaves_the_caller_in_its_own_actor(autojump_clock: 
     group = Group()
     group.add(tasks)
     member = group.add(caller)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         await wait_all_tasks_blocked()
         member.stop()
         await member.wait_stopped()
         assert seen == [True]
-        group.stop()
 
 
 # The ticker.
@@ -702,7 +683,6 @@ async def test_a_stop_cause_reaches_an_actor_beside_background_tasks() -> None:
     group = Group()
     group.add(BackgroundTasks())
     group.add(asked.wait, interrupt)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         group.stop("enough")
     assert [cause.reason for cause in seen] == ["enough"]

@@ -12,10 +12,12 @@ from trio.testing import wait_all_tasks_blocked
 from trio_run import (
     ActorReport,
     Cause,
+    Event,
     Group,
     GroupFailed,
     Report,
 )
+from trio_run.testing import running, wait_stopped
 
 
 class Worker:
@@ -54,20 +56,22 @@ class Result:
 
 @asynccontextmanager
 async def in_background(group: Group) -> AsyncIterator[Result]:
-    """Run the group while the block runs, from its first rest on; then wait for its end."""
+    """Run the group while the block runs, from its first rest on; then wait for its own end."""
     result = Result()
 
-    async def run() -> None:
-        try:
-            result.report = await group.run()
-        except GroupFailed as failed:
-            result.failed, result.report = failed, failed.report
-        result.ended_at = trio.current_time()
+    def look(event: Event) -> None:
+        if event.kind == "over":
+            result.ended_at = trio.current_time()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        await wait_all_tasks_blocked()
-        yield result
+    group.on_event(look)
+    try:
+        async with running(group, wait_ready=False):
+            await wait_all_tasks_blocked()
+            yield result
+            await wait_stopped(group)
+    except GroupFailed as failed:
+        result.failed = failed
+    result.report = group.report
 
 
 async def failure_of(group: Group) -> GroupFailed:

@@ -40,7 +40,7 @@ async def test_rule_18_who_caused_the_stop_and_why(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for actor in (after(1), fails(ValueError("broken"))):
+    for actor in (after(1), fails(ValueError("broken"), after=1)):
         group = Group(name="app")
         group.add(actor, name="early")
         group.add(Worker())

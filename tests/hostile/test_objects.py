@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_run import Cause, Group, GroupFailed, State, busy
+from trio_run.testing import running
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,13 +264,11 @@ async def test_a_ready_that_raises_is_not_ready() -> None:
     # hasattr() at add() sees an AttributeError only: an instance that raises something else later
     actor = type("Late", (), {"ready": True, "execute": Unsure.execute})()
     group.add(actor)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await trio.testing.wait_all_tasks_blocked()
         assert group.ready
         type(actor).ready = Unsure.ready
         assert not group.ready
-        group.stop()
 
 
 async def test_an_interrupt_sees_its_own_actor_s_context_and_leaves_it_alone() -> None:
@@ -292,9 +291,7 @@ async def test_an_interrupt_sees_its_own_actor_s_context_and_leaves_it_alone() -
 
     group = Group(grace=0)
     member = {name: group.add(*actor(name), name=name) for name in ("one", "two")}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(group.run)
+    async with running(group, wait_ready=False):
         await trio.testing.wait_all_tasks_blocked()
-        group.stop()
     assert sorted(seen) == ["one", "two"]
     assert variable.get() == "nobody"

@@ -25,7 +25,7 @@ from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _connection, _linger, _tls
 from trio_run._listeners._connection import Connection
-from trio_run.testing import open_program
+from trio_run.testing import open_program, running
 
 from .. import TIMEOUT
 from ..programs import script
@@ -855,8 +855,7 @@ async def test_rule_09_busy_protects_a_handler_of_a_listener_inside_another_acto
     listener = TCPListener(handler, 0, host=HOST)
     group.add(listener.execute)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             async with await trio.open_tcp_stream(*listener.addresses[0]) as client:
                 await read_exactly(client, 6)
                 group.stop()
@@ -1442,8 +1441,7 @@ async def test_rule_03_a_with_cancel_a_client_in_the_queue_is_served_too() -> No
     group = Group()
     listener = TCPListener(echo, 0, host=HOST, drain="cancel")
     group.add(listener)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         with socket.create_connection(listener.addresses[0]) as client:
             client.sendall(b"hello")
             listener.interrupt(Cause())

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from trio_run import CannotStart, Group, GroupFailed, TCPListener
+from trio_run.testing import running
 
 from .test_stream import HOST, TIMEOUT, ask, echo, listening_at, open_descriptors, serving
 
@@ -44,8 +45,7 @@ async def test_rule_01_it_is_ready_when_it_listens_and_addresses_tells_where() -
     assert listener.addresses == ()
     member = group.add(listener)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(group.run)
+        async with running(group, wait_ready=False):
             await member.wait_ready()
             [(host, port)] = listener.addresses
             assert host == HOST

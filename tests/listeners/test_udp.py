@@ -31,7 +31,7 @@ from trio_run import (
     stopping,
     wait_stopping,
 )
-from trio_run.testing import open_program
+from trio_run.testing import open_program, running
 
 from .. import TIMEOUT
 from ..programs import python
@@ -178,15 +178,13 @@ async def test_rule_01_it_is_ready_when_it_listens_and_addresses_tells_where() -
     assert listener.addresses == ()
     member = group.add(listener)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(group.run)
+        async with running(group, wait_ready=False):
             await member.wait_ready()
             [(host, port)] = listener.addresses
             assert host == HOST
             assert port > 0
             with client_of((host, port)) as client:
                 assert await ask(client, b"hello") == b"hello"
-            group.stop()
 
 
 async def test_rule_01_a_given_port_is_used() -> None:
