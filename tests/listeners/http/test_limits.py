@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Group, HTTPListener, cancel_on_stop
+from trio_run.testing import running
 
 from ..http_serving import Client, answer, only_http, read_body, request, serving_app
 from ..serving import (
@@ -227,14 +228,12 @@ async def test_it_runs_inside_another_actor() -> None:
 
     group.add(actor)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             await wait_all_tasks_blocked(0.02)
             async with await trio.open_tcp_stream(*listener.addresses[0]) as stream:
                 client = Client(stream)
                 for _ in range(3):
                     assert (await client.ask(request())).body == b"hello"
-            group.stop()
     assert group.members[0].outcome == "returned"
 
 

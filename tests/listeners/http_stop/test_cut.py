@@ -17,6 +17,7 @@ from trio_run import (
     HTTPListener,
     SignalReceiver,
 )
+from trio_run.testing import running
 
 from ..http_serving import Client, request, serving_app
 from ..serving import (
@@ -37,23 +38,23 @@ async def cutting(app: App, cut: str, where: Where) -> AsyncIterator[Server]:
     server.group.add(listener)
     server.group.add(SignalReceiver())
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
-            yield server
-            if cut == "from outside":
-                nursery.cancel_scope.cancel()
-            elif cut == "grace 0":
-                server.group.stop(grace=0)
-            elif cut == "a second signal":
-                for _ in range(2):
-                    signal.raise_signal(signal.SIGTERM)
-                    await wait_all_tasks_blocked()
-            else:
-                server.group.stop()
-                await wait_all_tasks_blocked()
-                if cut == "a second stop":
+        with trio.CancelScope() as outside:
+            async with running(server.group):
+                yield server
+                if cut == "from outside":
+                    outside.cancel()
+                elif cut == "grace 0":
                     server.group.stop(grace=0)
-            await server.ended.wait()
+                elif cut == "a second signal":
+                    for _ in range(2):
+                        signal.raise_signal(signal.SIGTERM)
+                        await wait_all_tasks_blocked()
+                else:
+                    server.group.stop()
+                    await wait_all_tasks_blocked()
+                    if cut == "a second stop":
+                        server.group.stop(grace=0)
+                await server.ended.wait()
     if cut != "from outside":
         assert server.report.actors[0].outcome == "cut"
 

@@ -14,6 +14,7 @@ from trio_run import (
     Group,
     HTTPListener,
 )
+from trio_run.testing import running
 
 from ..http_serving import Client, request
 from ..serving import (
@@ -83,8 +84,7 @@ async def test_member_stop_stops_the_listener_alone(tcp: Where) -> None:
         stopped.set()
 
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group), trio.open_nursery() as nursery:
             nursery.start_soon(wait_stopped)
             await works_like_any_other(listener.addresses[0], app, member.stop, stopped)
             assert other.state.name == "RUNNING"
@@ -103,8 +103,7 @@ async def test_rule_15_in_a_group_within_a_group(who_stops: str) -> None:
     server = Server(listener, outer)  # type: ignore[arg-type]
     stop = inner.stop if who_stops == "the inner group" else outer.stop
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
+        async with running(server.group):
             await works_like_any_other(listener.addresses[0], app, stop, server.ended)
     assert listener.status == "5 drained, 0 cut"
 
@@ -120,8 +119,7 @@ async def test_in_a_function_actor_what_is_in_flight_is_answered() -> None:
     server = Server(listener, Group())  # type: ignore[arg-type]
     server.group.add(serve)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
+        async with running(server.group):
             async with (
                 await trio.open_tcp_stream(*listener.addresses[0]) as idle,
                 await trio.open_tcp_stream(*listener.addresses[0]) as stream,
@@ -151,8 +149,7 @@ async def test_in_a_function_actor_it_is_cut_at_the_grace(clock: MockClock) -> N
     server = Server(listener, Group(grace=5))  # type: ignore[arg-type]
     server.group.add(serve)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
+        async with running(server.group):
             async with await trio.open_tcp_stream(*listener.addresses[0]) as stream:
                 await stream.send_all(request("GET /work HTTP/1.1"))
                 await app.begun.wait()
@@ -228,10 +225,8 @@ async def test_a_stop_while_the_app_starts_up_ends_it_at_once(clock: MockClock) 
     group = Group()
     group.add(HTTPListener(app, 0, host=HOST))
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(group.run)
+        async with running(group, wait_ready=False):
             await starting.wait()
-            group.stop()
     assert seen == ["ended"]
     assert trio.current_time() == 0
 
@@ -254,8 +249,7 @@ async def test_rule_10_while_its_group_is_a_lame_duck_responses_end_their_connec
         group.add(inner)
     server = Server(listener, group)  # type: ignore[arg-type]
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
-            await nursery.start(server.run)
+        async with running(server.group), contextlib.AsyncExitStack() as stack:
             clients = []
             for _ in range(3):
                 stream = await stack.enter_async_context(await server.connect())

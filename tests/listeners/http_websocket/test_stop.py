@@ -19,6 +19,7 @@ from wsproto.events import (
 
 from trio_run import Group, HTTPListener, busy, cancel_on_stop, stopping
 from trio_run._listeners._stream import StreamListener
+from trio_run.testing import running
 
 from ..http_serving import App, only_http, serving_app
 from ..serving import (
@@ -701,8 +702,7 @@ async def inside_another_actor(app: App) -> AsyncIterator[tuple[Group, Client]]:
 
     member = group.add(actor)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(group.run)
+        async with running(group, wait_ready=False):
             await member.wait_ready()
             client = Client(await trio.open_tcp_stream(*listener.addresses[0]))
             yield group, client
