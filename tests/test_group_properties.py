@@ -337,7 +337,6 @@ class RecordedGroup(Group):
             report = await super().run(task_status=task_status)
         except BaseException as exc:
             self.recorder.see(self.path, exit_by(exc), error=exc)
-            assert not isinstance(exc, GroupFailed) or exc.report == self.report
             raise
         else:
             assert report == self.report
@@ -776,6 +775,7 @@ def check_rule_11_the_causes_failure_comes_first(run: Run) -> None:
         ended = run.recorder.first(group.path, *EXITS)
         if ended is None or not isinstance(ended.error, GroupFailed):
             continue
+        assert ended.error.report == group.report
         cause = ended.error.report.cause
         if cause.actor in group.paths and cause.error is not None:
             assert ended.error.exceptions[0] is cause.error

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import trio
 
-from trio_run import Group, Report, TCPListener, busy
+from trio_run import Event, Group, Report, TCPListener, busy
 from trio_run._listeners._connection import Connection
 from trio_run._listeners._stream import StreamListener
+from trio_run.testing import connect, read_exactly, read_to_end, running, wait_stopped
 
 from .. import TIMEOUT
 
@@ -24,14 +25,14 @@ Handler = Callable[[Any], Awaitable[object]]
 
 
 class Server:
-    """A listener in a running group."""
+    """A listener in a group, and its clients."""
 
     def __init__(self, listener: StreamListener, group: Group) -> None:
         self.listener = listener
         self.group = group
         self.ended = trio.Event()
-        self._report: Report | None = None
         self._clients: list[socket.socket] = []
+        group.on_event(self._look)
 
     @property
     def address(self) -> Any:
@@ -41,17 +42,14 @@ class Server:
 
     @property
     def report(self) -> Report:
-        assert self._report is not None
-        return self._report
+        return self.group.report
 
     @property
     def detail(self) -> str:
         return self.report.actors[0].detail
 
     async def connect(self) -> trio.SocketStream:
-        if isinstance(self.address, tuple):
-            return await trio.open_tcp_stream(*self.address)
-        return await trio.open_unix_socket(self.address)
+        return await connect(self.listener)
 
     def connect_now(self, request: bytes = b"") -> trio.SocketStream:
         """Connect and send without a checkpoint, so that the listener has no chance to accept
@@ -67,18 +65,15 @@ class Server:
 
     async def stop(self) -> Report:
         self.group.stop()
-        await self.ended.wait()
-        return self.report
-
-    async def run(self, *, task_status: trio.TaskStatus[Any]) -> None:
-        try:
-            self._report = await self.group.run(task_status=task_status)
-        finally:
-            self.ended.set()
+        return await wait_stopped(self.group)
 
     def close_clients(self) -> None:
         for client in self._clients:
             client.close()
+
+    def _look(self, event: Event) -> None:
+        if event.kind == "over":
+            self.ended.set()
 
 
 def connected_to(address: Any) -> socket.socket:
@@ -108,8 +103,7 @@ async def serving(
     server = Server(listener, Group(grace=grace))
     server.group.add(listener)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run)
+        async with running(server.group):
             try:
                 yield server
                 await server.stop()
@@ -127,20 +121,6 @@ async def ask(client: trio.abc.Stream, request: bytes) -> bytes:
     """Send a request, and wait for a reply that is as long."""
     await client.send_all(request)
     return await read_exactly(client, len(request))
-
-
-async def read_exactly(client: trio.abc.Stream, size: int) -> bytes:
-    reply = bytearray()
-    while len(reply) < size:
-        chunk = await client.receive_some(size - len(reply))
-        assert chunk, f"end of stream after {bytes(reply)!r}"
-        reply += chunk
-    return bytes(reply)
-
-
-async def read_to_end(client: trio.abc.Stream) -> bytes:
-    """All there is until a clean end of stream; a reset is an error."""
-    return b"".join([bytes(chunk) async for chunk in client])
 
 
 async def read_and_close(client: trio.abc.Stream) -> bytes:

@@ -5,8 +5,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_run import busy, cancel_on_stop, stopping
+from trio_run.testing import read_to_end
 
-from .serving import read_to_end, serving
+from .serving import serving
 
 
 async def answer_in_a_thread(stream: trio.abc.Stream) -> None:

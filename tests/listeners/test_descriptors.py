@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import busy
-from trio_run.testing import open_program
+from trio_run.testing import open_program, read_exactly, read_to_end
 
 from ..programs import script
 from .serving import (
@@ -23,8 +23,6 @@ from .serving import (
     lines_of,
     listening_at,
     read_and_close,
-    read_exactly,
-    read_to_end,
     serving,
     stuck,
 )

@@ -12,8 +12,14 @@ import trio_websocket
 from trio.testing import wait_all_tasks_blocked
 
 from trio_run import Cause, TCPListener, WebSocketListener, busy
+from trio_run.testing import read_exactly, read_to_end
 
-from .serving import HOST, Server, begin, read_exactly, read_to_end, serving
+from .serving import (
+    HOST,
+    Server,
+    begin,
+    serving,
+)
 
 Answer = Callable[[bytes], Awaitable[None]]
 

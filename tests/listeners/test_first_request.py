@@ -14,15 +14,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import busy
 from trio_run._listeners import _connection
+from trio_run.testing import read_exactly, read_to_end
 
 from .. import TIMEOUT
-from .serving import (
-    ask,
-    echo,
-    read_exactly,
-    read_to_end,
-    serving,
-)
+from .serving import ask, echo, serving
 
 HALF = 0.5
 

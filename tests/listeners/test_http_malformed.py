@@ -30,8 +30,10 @@ import trio
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_run.testing import read_to_end
+
 from .http_serving import serving_app
-from .serving import Server, name_of, read_to_end
+from .serving import Server, name_of
 
 EXAMPLES = int(os.environ.get("TRIO_RUN_EXAMPLES", "300"))
 MAX_HEAD = 65536  # bytes

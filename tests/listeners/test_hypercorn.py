@@ -19,7 +19,17 @@ import trustme
 from hypercorn.config import Config
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run import CannotStart, Group, GroupFailed, HypercornServer, Member, Report, stopping
+from trio_run import (
+    CannotStart,
+    Group,
+    GroupFailed,
+    HypercornServer,
+    Member,
+    Report,
+    State,
+    stopping,
+)
+from trio_run.testing import running, wait_stopped
 
 from .. import TIMEOUT
 from .http_serving import answer, request
@@ -72,20 +82,10 @@ class Server:
         self.address = HOST, port
         self.group = Group(grace=grace)
         self.member: Member = self.group.add(HypercornServer(app, config))
-        self.report: Report | None = None
-        self.ended = trio.Event()
-
-    async def run(self) -> None:
-        try:
-            self.report = await self.group.run()
-        finally:
-            self.ended.set()
 
     async def stop(self) -> Report:
         self.group.stop()
-        await self.ended.wait()
-        assert self.report is not None
-        return self.report
+        return await wait_stopped(self.group)
 
 
 @asynccontextmanager
@@ -96,10 +96,8 @@ async def serving(app: App, *, grace: float = 30.0, **settings: Any) -> AsyncIte
         config = config_of(f"fd://{bound.detach()}", **settings)
     server = Server(app, config, port, grace)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.run)
+        async with running(server.group, wait_ready=False):
             yield server
-            await server.stop()
 
 
 def config_of(bind: str, **settings: Any) -> Config:
@@ -299,7 +297,7 @@ async def stuck(app: App, **options: Any) -> AsyncIterator[Server]:
             client.sendall(request("GET /slow HTTP/1.1"))
             await app.begun.wait()
             yield server
-            assert server.ended.is_set()
+            assert server.group.state is State.STOPPED
             assert client.recv(100) == b""  # no reply
 
 

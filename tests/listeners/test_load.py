@@ -32,11 +32,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Message, Request
 
-from trio_run.testing import Program, open_program
+from trio_run.testing import Program, open_program, read_to_end
 
 from .. import TIMEOUT
 from ..programs import python
-from .serving import HOST, connected_to, echo, read_to_end, serving
+from .serving import (
+    HOST,
+    connected_to,
+    echo,
+    serving,
+)
 
 CLIENTS = 200
 ROUNDS = {"tcp": 50, "unix": 50, "websocket": 50, "tls": 10}

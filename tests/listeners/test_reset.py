@@ -16,13 +16,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import HTTPListener, UnixListener, busy
+from trio_run.testing import read_exactly, read_to_end
 
 from .serving import (
     HOST,
     clog_stream,
     lines_of,
-    read_exactly,
-    read_to_end,
     serving,
     stuck,
 )

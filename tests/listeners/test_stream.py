@@ -25,7 +25,7 @@ from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _connection, _linger, _tls
 from trio_run._listeners._connection import Connection
-from trio_run.testing import open_program, running
+from trio_run.testing import open_program, read_exactly, read_to_end, running
 
 from .. import TIMEOUT
 from ..programs import script
@@ -43,8 +43,6 @@ from .serving import (
     name_of,
     open_descriptors,
     read_and_close,
-    read_exactly,
-    read_to_end,
     send_for_ever,
     serving,
     stuck,

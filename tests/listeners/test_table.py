@@ -987,7 +987,7 @@ async def playing(
 
     async def run(*, task_status: trio.TaskStatus[None]) -> None:
         with outside:
-            await server.run(task_status=task_status)
+            await server.group.run(task_status=task_status)
 
     with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:

@@ -16,10 +16,16 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import CannotStart, Group, UnixListener
-from trio_run.testing import open_program
+from trio_run.testing import open_program, read_to_end
 
 from ..programs import script
-from .serving import ask, connected_to, echo, lines_of, read_to_end, serving
+from .serving import (
+    ask,
+    connected_to,
+    echo,
+    lines_of,
+    serving,
+)
 
 
 @pytest.fixture

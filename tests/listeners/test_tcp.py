@@ -13,7 +13,15 @@ import trio
 from trio_run import CannotStart, Group, GroupFailed, TCPListener
 from trio_run.testing import running
 
-from .test_stream import HOST, TIMEOUT, ask, echo, listening_at, open_descriptors, serving
+from .. import TIMEOUT
+from .test_stream import (
+    HOST,
+    ask,
+    echo,
+    listening_at,
+    open_descriptors,
+    serving,
+)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from trio_run._inside import place
 from trio_run._listeners import _connection
 from trio_run._listeners._connection import Connection
 from trio_run._listeners._websocket import WebSocketListener
-from trio_run.testing import open_program
+from trio_run.testing import open_program, read_to_end
 
 from .. import TIMEOUT
 from ..programs import python
@@ -52,7 +52,6 @@ from .serving import (
     lines_of,
     name_of,
     open_descriptors,
-    read_to_end,
     serving,
 )
 
