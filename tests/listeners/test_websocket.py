@@ -22,12 +22,10 @@ import websockets.exceptions
 import websockets.sync.client
 from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
-from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
     CloseConnection,
-    Event,
     Message,
     Ping,
     Pong,
@@ -54,62 +52,14 @@ from .serving import (
     open_descriptors,
     serving,
 )
+from .websocket_client import GOING_AWAY, NORMAL, WebSocketClient
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-GOING_AWAY = CloseConnection(code=1001, reason="going away")
-NORMAL = CloseConnection(code=1000, reason="")
 
 Handler = Callable[[WebSocketRequest], Awaitable[object]]
-
-
-class Client:
-    """A client by hand: it does nothing by itself, so that each test says what it does and when."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self._protocol = WSConnection(ConnectionType.CLIENT)
-
-    async def open(self) -> Event | None:
-        """Ask for a WebSocket; the answer is returned."""
-        await self.send(Request(host="localhost", target="/path", subprotocols=["chat"]))
-        return await self.receive()
-
-    async def send(self, event: Event) -> None:
-        await self.stream.send_all(self._protocol.send(event))
-
-    async def say(self, text: str) -> None:
-        await self.send(TextMessage(data=text))
-
-    async def receive(self) -> Event | None:
-        """The next event; None at a clean end of stream."""
-        while True:
-            for event in self._protocol.events():
-                return event
-            data = await self.stream.receive_some()
-            if not data:
-                return None
-            self._protocol.receive_data(data)
-
-    async def hear(self) -> str:
-        """The next message, whole."""
-        heard = ""
-        while True:
-            event = await self.receive()
-            assert isinstance(event, TextMessage), event
-            heard += event.data
-            if event.message_finished:
-                return heard
-
-    async def is_closed(self, close: CloseConnection) -> None:
-        """It gets this Close and nothing before, answers it, and then the stream ends."""
-        event = await self.receive()
-        assert isinstance(event, CloseConnection)
-        assert (event.code, event.reason or "") == (close.code, close.reason)
-        await self.send(event.response())
-        assert await self.receive() is None
 
 
 @asynccontextmanager
@@ -121,10 +71,10 @@ async def listening(handler: Handler, **options: Any) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def opened(server: Server) -> AsyncIterator[Client]:
+async def opened(server: Server) -> AsyncIterator[WebSocketClient]:
     """A client whose WebSocket is open."""
     async with await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         assert isinstance(await client.open(), AcceptConnection)
         yield client
 
@@ -259,8 +209,8 @@ async def test_a_handler_for_serve_websocket_works_unchanged() -> None:
 
     async def visit(host: str, port: int) -> None:
         async with await trio.open_tcp_stream(host, port) as stream:
-            client = Client(stream)
-            accepted = await client.open()
+            client = WebSocketClient(stream)
+            accepted = await client.open("chat")
             assert isinstance(accepted, AcceptConnection)
             assert accepted.subprotocol == "chat"
             assert (b"x-hello", b"you") in accepted.extra_headers
@@ -313,7 +263,7 @@ async def test_rule_02_a_handler_that_fails_before_it_accepts_is_logged_and_the_
         raise ValueError("no good")
 
     async with listening(handler) as server, await server.connect() as stream:
-        refusal = await Client(stream).open()
+        refusal = await WebSocketClient(stream).open()
         assert isinstance(refusal, RejectConnection)
         assert refusal.status_code == 500
         [record] = lines_of(caplog, "the handler failed")
@@ -484,7 +434,7 @@ async def test_a_handler_that_returns_without_accepting_is_answered_for() -> Non
         pass
 
     async with listening(handler) as server, await server.connect() as stream:
-        refusal = await Client(stream).open()
+        refusal = await WebSocketClient(stream).open()
         assert isinstance(refusal, RejectConnection)
         assert refusal.status_code == 500
         await wait_all_tasks_blocked()
@@ -857,7 +807,7 @@ async def test_rule_09_without_a_group_it_drains_when_it_is_interrupted(clock: M
         async with trio.open_nursery() as nursery:
             [address] = await nursery.start(listener.execute)
             async with await trio.open_tcp_stream(*address) as stream:
-                client = Client(stream)
+                client = WebSocketClient(stream)
                 assert isinstance(await client.open(), AcceptConnection)
                 listener.interrupt(None)  # type: ignore[arg-type]
                 await trio.sleep(25)  # there is no grace
@@ -876,7 +826,7 @@ async def test_rule_09_cut_a_handler_is_cancelled_and_its_client_sees_the_end(ho
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: group.run(task_status=task_status))
             async with await trio.open_tcp_stream(*listener.addresses[0]) as stream:
-                client = Client(stream)
+                client = WebSocketClient(stream)
                 await client.open()
                 await client.say("ask")
                 assert await client.hear() == "begun"
@@ -935,7 +885,7 @@ async def test_rule_09_a_client_whose_handler_has_not_accepted_yet_gets_503() ->
             raise
 
     async with listening(handler) as server, await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.open)
             await wait_all_tasks_blocked()
@@ -1006,7 +956,7 @@ async def test_rule_09_told_inside_accept_it_is_opened_and_then_closed_with_1001
         await go.wait()
 
     async with listening(clogged) as server, await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         await client.send(Request(host="localhost", target="/"))
         await wait_all_tasks_blocked()
         server.group.stop()
@@ -1033,7 +983,7 @@ async def test_rule_09_a_handler_that_accepts_inside_busy_is_not_refused() -> No
         await websocket.get_message()
 
     async with listening(handler) as server, await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         await client.send(Request(host="localhost", target="/"))
         await wait_all_tasks_blocked()
         server.group.stop()
@@ -1085,7 +1035,7 @@ async def test_rule_05_tls_the_closing_handshake_then_a_close_notify(
         port = transport.socket.getsockname()[1]
         stream = trio.SSLStream(transport, contexts[1], server_hostname="localhost")
         async with stream:
-            client = Client(stream)
+            client = WebSocketClient(stream)
             assert isinstance(await client.open(), AcceptConnection)
             await client.say("hello")
             assert await client.hear() == "hello"
@@ -1130,10 +1080,10 @@ async def test_rule_05_tls_a_client_in_the_accept_queue_gets_503(
 
 async def test_rule_06_further_clients_wait_until_there_is_room() -> None:
     async with listening(echo, max_connections=1) as server, await server.connect() as stream:
-        first = Client(stream)
+        first = WebSocketClient(stream)
         await first.open()
         async with await server.connect() as other:
-            second = Client(other)
+            second = WebSocketClient(other)
             await second.send(Request(host="localhost", target="/"))
             await wait_all_tasks_blocked()
             assert server.listener.status == "1 connections, 0 busy"
@@ -1184,7 +1134,7 @@ async def test_no_task_and_no_descriptor_is_left(
                 if say == "half":
                     await stream.send_all(REQUEST[:50])
                 elif say != "handshake":
-                    client = Client(stream)
+                    client = WebSocketClient(stream)
                     await client.open()
                     await client.say(say)
                     if say == "gone":
@@ -1251,7 +1201,7 @@ sys.exit(code)
 
 
 async def ask_for_ever(
-    client: Client, number: int, replies: list[int], size: int, *, ahead: int
+    client: WebSocketClient, number: int, replies: list[int], size: int, *, ahead: int
 ) -> None:
     """Requests and replies, some requests ahead, until the Close, which it answers."""
     for _ in range(ahead):
@@ -1284,7 +1234,7 @@ async def test_under_load_no_reply_that_was_begun_is_lost_when_it_is_stopped(_ro
 
     async def live(address: tuple[str, int], number: int, *, task_status: Any) -> None:
         async with await trio.open_tcp_stream(*address) as stream:
-            client = Client(stream)
+            client = WebSocketClient(stream)
             assert isinstance(await client.open(), AcceptConnection)
             task_status.started()
             await go.wait()
