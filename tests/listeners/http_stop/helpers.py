@@ -8,9 +8,7 @@ from typing import Any
 
 import trio
 from trio.testing import wait_all_tasks_blocked
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Event, TextMessage
-from wsproto.events import Request as Handshake
+from wsproto.events import AcceptConnection
 
 from trio_run import (
     busy,
@@ -25,6 +23,7 @@ from ..serving import (
     listening_at,
     open_descriptors,
 )
+from ..websocket_client import GOING_AWAY, WebSocketClient
 
 
 class App:
@@ -211,37 +210,13 @@ def drained(server: Server, count: int) -> None:
     assert server.report.actors[0].outcome == "returned"
 
 
-class WebSocketClient:
-    def __init__(self, client: Client, path: str) -> None:
-        self._stream = client.stream
-        self._path = path
-        self._protocol = WSConnection(ConnectionType.CLIENT)
+async def open_websocket(stream: trio.abc.Stream, path: str) -> WebSocketClient:
+    websocket = WebSocketClient(stream, path)
+    assert isinstance(await websocket.open(), AcceptConnection)
+    return websocket
 
-    async def open(self) -> None:
-        await self.send(Handshake(host="localhost", target=self._path))
-        assert isinstance(await self.receive(), AcceptConnection)
 
-    async def send(self, event: Event) -> None:
-        await self._stream.send_all(self._protocol.send(event))
-
-    async def receive(self) -> Event | None:
-        """The next event, or None for a clean end."""
-        while True:
-            for event in self._protocol.events():
-                return event
-            if not (data := await self._stream.receive_some()):
-                return None
-            self._protocol.receive_data(bytes(data))
-
-    async def hears(self, text: str) -> None:
-        event = await self.receive()
-        assert isinstance(event, TextMessage), event
-        assert event.data == text
-
-    async def is_told(self) -> None:
-        event = await self.receive()
-        assert isinstance(event, CloseConnection), event
-        assert (event.code, event.reason) == (1001, "going away")
-        await self.send(event.response())
-        assert await self.receive() is None
-        await trio.aclose_forcefully(self._stream)
+async def goes_away(websocket: WebSocketClient) -> None:
+    """It is told that the server does, and hangs up, as clients do."""
+    await websocket.is_closed(GOING_AWAY)
+    await trio.aclose_forcefully(websocket.stream)

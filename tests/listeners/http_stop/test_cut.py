@@ -25,7 +25,7 @@ from ..serving import (
     TIMEOUT,
     Server,
 )
-from .helpers import App, WebSocketClient, Where, is_last
+from .helpers import App, Where, is_last, open_websocket
 
 # Cut.
 
@@ -124,8 +124,7 @@ async def test_cut_a_websocket_with_a_message_in_hand_is_cancelled(
     async with contextlib.AsyncExitStack() as stack:
         async with cutting(app, cut, tcp) as server:
             client = await stack.enter_async_context(tcp.connected(server))
-            websocket = WebSocketClient(client, "/chat")
-            await websocket.open()
+            websocket = await open_websocket(client.stream, "/chat")
             await websocket.send(TextMessage(data="hello"))
             await app.begun.wait()
         assert "chat is cancelled" in app.seen
@@ -265,8 +264,7 @@ async def test_a_lifespan_that_fails_closes_a_websocket_whose_client_does_not_an
     group = Group(grace=5)
     member = group.add(listener)
     async with failing(group) as errors, await trio.open_tcp_stream(*listener.addresses[0]) as one:
-        websocket = WebSocketClient(Client(one), "/chat")
-        await websocket.open()
+        websocket = await open_websocket(one, "/chat")
         app.fail.set()
         event = await websocket.receive()
         assert isinstance(event, CloseConnection)

@@ -22,7 +22,7 @@ from ..serving import (
     clog,
     lines_of,
 )
-from .helpers import App, WebSocketClient, Where, drained, is_ended, is_last, stopped
+from .helpers import App, Where, drained, goes_away, is_ended, is_last, open_websocket, stopped
 
 # TLS.
 
@@ -170,31 +170,29 @@ async def test_a_long_response_that_asks_whether_it_stops_ends_itself(
 async def test_rule_10_a_websocket_that_waits_gets_1001_and_its_app_too(where: Where) -> None:
     app = App()
     async with where.serving(app) as server, where.connected(server) as client:
-        websocket = WebSocketClient(client, "/chat")
-        await websocket.open()
+        websocket = await open_websocket(client.stream, "/chat")
         app.go.set()
         await websocket.send(TextMessage(data="hello"))
-        await websocket.hears("hello!")
+        assert await websocket.hear() == "hello!"
         await wait_all_tasks_blocked()
         await stopped(server)
         assert app.seen[-2:] == ["1001 going away", "chat ends"]
-        await websocket.is_told()
+        await goes_away(websocket)
     drained(server, 1)
 
 
 async def test_rule_10_a_websocket_with_a_message_in_hand_answers_it_first(where: Where) -> None:
     app = App()
     async with where.serving(app) as server, where.connected(server) as client:
-        websocket = WebSocketClient(client, "/chat")
-        await websocket.open()
+        websocket = await open_websocket(client.stream, "/chat")
         await websocket.send(TextMessage(data="one"))
         await websocket.send(TextMessage(data="two"))
         await app.begun.wait()
         await stopped(server)
         assert app.seen[-1] == "chat begins"
         app.go.set()
-        await websocket.hears("one!")
-        await websocket.is_told()
+        assert await websocket.hear() == "one!"
+        await goes_away(websocket)
         await server.ended.wait()
         assert app.seen[2:4] == ["1001 going away", "chat ends"]
     drained(server, 1)
@@ -205,12 +203,11 @@ async def test_rule_10_a_websocket_whose_app_only_sends_is_closed(
 ) -> None:
     app = App()
     async with where.serving(app) as server, where.connected(server) as client:
-        websocket = WebSocketClient(client, "/news")
-        await websocket.open()
-        await websocket.hears("news")
+        websocket = await open_websocket(client.stream, "/news")
+        assert await websocket.hear() == "news"
         await trio.sleep(0.5)
         server.group.stop()
-        await websocket.is_told()
+        await goes_away(websocket)
         await server.ended.wait()
         assert app.seen[2] == "news raises ClientDisconnected"
         assert trio.current_time() == pytest.approx(1)
@@ -221,13 +218,12 @@ async def test_rule_10_a_websocket_whose_app_only_sends_is_closed(
 async def test_rule_10_a_websocket_inside_busy_is_told_when_the_block_ends(where: Where) -> None:
     app = App()
     async with where.serving(app) as server, where.connected(server) as client:
-        websocket = WebSocketClient(client, "/busy_news")
-        await websocket.open()
+        websocket = await open_websocket(client.stream, "/busy_news")
         await app.begun.wait()
         await stopped(server)
         app.go.set()
-        await websocket.hears("old news")
-        await websocket.is_told()
+        assert await websocket.hear() == "old news"
+        await goes_away(websocket)
         await server.ended.wait()
         assert app.seen[2:4] == ["1001", "busy_news ends"]
     drained(server, 1)
@@ -270,8 +266,7 @@ async def test_rule_09_a_websocket_client_that_does_not_answer_the_close_is_cut_
 ) -> None:
     app = App()
     async with serving_app(app, grace=50) as server, tcp.connected(server) as client:
-        websocket = WebSocketClient(client, "/chat")
-        await websocket.open()
+        websocket = await open_websocket(client.stream, "/chat")
         await server.stop()
         assert trio.current_time() == pytest.approx(50)
         assert server.detail == "0 drained, 1 cut"

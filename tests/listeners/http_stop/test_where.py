@@ -22,7 +22,7 @@ from ..serving import (
     TIMEOUT,
     Server,
 )
-from .helpers import App, WebSocketClient, Where, is_ended, is_last
+from .helpers import App, Where, goes_away, is_ended, is_last, open_websocket
 
 # Where the listener runs.
 
@@ -43,8 +43,7 @@ async def works_like_any_other(
         await at_work.send(request("POST /work HTTP/1.1", "Content-Length: 4", body=b"bo"))
         half = await connect()
         await half.send(request("GET /half HTTP/1.1"))
-        websocket = WebSocketClient(await connect(), "/chat")
-        await websocket.open()
+        websocket = await open_websocket((await connect()).stream, "/chat")
         await wait_all_tasks_blocked()
         queued = socket.create_connection(server_address[:2])
         queued.sendall(request("GET /echo HTTP/1.1"))
@@ -54,7 +53,7 @@ async def works_like_any_other(
 
         stop()
         await is_ended(idle)
-        await websocket.is_told()
+        await goes_away(websocket)
         assert (
             await in_queue.read()
         ).status == 200  # it may still have been accepted like any other

@@ -11,13 +11,8 @@ import pytest
 import trio
 import websockets.exceptions
 import websockets.sync.client
-from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
-    CloseConnection,
-    Event,
-    Request,
-    TextMessage,
 )
 
 from trio_run import busy
@@ -28,17 +23,12 @@ from ..serving import (
     Server,
     read_to_end,
 )
+from ..websocket_client import WebSocketClient
 
 REQUEST = (
     b"GET /path HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-
-
-GOING_AWAY = CloseConnection(code=1001, reason="going away")
-
-
-NORMAL = CloseConnection(code=1000, reason="")
 
 
 TOLD = {"type": "websocket.disconnect", "code": 1001, "reason": "going away"}
@@ -53,60 +43,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class Client:
-    """A client by hand: it does nothing by itself, so that each test says what it does and when."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self._protocol = WSConnection(ConnectionType.CLIENT)
-
-    async def open(self, *subprotocols: str) -> Event | None:
-        """Ask for a WebSocket; the answer is returned."""
-        await self.ask(*subprotocols)
-        return await self.receive()
-
-    async def ask(self, *subprotocols: str, behind: bytes = b"") -> None:
-        request = Request(host="localhost", target="/path", subprotocols=list(subprotocols))
-        await self.stream.send_all(self._protocol.send(request) + behind)
-
-    async def send(self, event: Event) -> None:
-        await self.stream.send_all(self._protocol.send(event))
-
-    async def say(self, *texts: str) -> None:
-        await self.stream.send_all(b"".join(self._protocol.send(TextMessage(t)) for t in texts))
-
-    async def receive(self) -> Event | None:
-        """The next event; None at a clean end of stream."""
-        while True:
-            for event in self._protocol.events():
-                return event
-            data = await self.stream.receive_some()
-            if not data:
-                return None
-            self._protocol.receive_data(bytes(data))
-
-    async def hear(self) -> str:
-        """The next message, whole."""
-        parts: list[str] = []
-        while True:
-            event = await self.receive()
-            assert isinstance(event, TextMessage), event
-            parts.append(event.data)
-            if event.message_finished:
-                return "".join(parts)
-
-    async def is_closed(self, close: CloseConnection) -> None:
-        """It gets this Close and nothing before, answers it, and then the stream ends."""
-        await self.is_told(close)
-        await self.send(close.response())
-        assert await self.receive() is None
-
-    async def is_told(self, close: CloseConnection) -> None:
-        event = await self.receive()
-        assert isinstance(event, CloseConnection), event
-        assert (event.code, event.reason or "") == (close.code, close.reason)
-
-
 @asynccontextmanager
 async def listening(app: App, **options: Any) -> AsyncIterator[Server]:
     async with serving_app(only_http(app), **options) as server:
@@ -114,10 +50,10 @@ async def listening(app: App, **options: Any) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def opened(server: Server) -> AsyncIterator[Client]:
+async def opened(server: Server) -> AsyncIterator[WebSocketClient]:
     """A client whose WebSocket is open."""
     async with await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         assert isinstance(await client.open(), AcceptConnection)
         yield client
 

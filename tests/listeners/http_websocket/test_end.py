@@ -24,9 +24,9 @@ from ..serving import (
     name_of,
     open_descriptors,
 )
+from ..websocket_client import NORMAL
 from .helpers import (
     LOST,
-    NORMAL,
     REQUEST,
     Receive,
     Recording,

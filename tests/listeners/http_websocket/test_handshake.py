@@ -25,10 +25,10 @@ from ..serving import (
     read_and_close,
     read_to_end,
 )
+from ..websocket_client import WebSocketClient
 from .helpers import (
     LOST,
     REQUEST,
-    Client,
     Receive,
     Recording,
     Send,
@@ -149,7 +149,7 @@ async def test_over_tls_a_client_that_vanishes_is_heard_of(
     async with listening(app, ssl_context=server_context) as server:
         transport = await server.connect()
         stream = trio.SSLStream(transport, client_context, server_hostname="localhost")
-        assert isinstance(await Client(stream).open(), AcceptConnection)
+        assert isinstance(await WebSocketClient(stream).open(), AcceptConnection)
         if how == "reset":
             reset_on_close(transport)
         # A torn one is without a close_notify.
@@ -207,7 +207,7 @@ async def test_accept_with_nothing(more: dict[str, Any]) -> None:
         await receive()
 
     async with listening(app) as server, await server.connect() as stream:
-        accepted = await Client(stream).open("chat")
+        accepted = await WebSocketClient(stream).open("chat")
         assert isinstance(accepted, AcceptConnection)
         assert accepted.subprotocol is None
         assert accepted.extensions == []
@@ -243,7 +243,7 @@ async def test_after_an_accept_that_cannot_be_the_app_may_try_another() -> None:
         await receive()
 
     async with listening(app) as server, await server.connect() as stream:
-        accepted = await Client(stream).open("chat")
+        accepted = await WebSocketClient(stream).open("chat")
         assert isinstance(accepted, AcceptConnection)
         assert accepted.subprotocol == "chat"
 
@@ -277,7 +277,7 @@ async def test_data_right_behind_the_handshake_is_received() -> None:
     app = Recording()
     async with listening(app) as server, await server.connect() as stream:
         behind = frame(1, b"one") + frame(2, b"two") + frame(1, b"thr", fin=False) + b"\x80"
-        client = Client(stream)
+        client = WebSocketClient(stream)
         await client.ask(behind=behind)
         assert isinstance(await client.receive(), AcceptConnection)
         await wait_all_tasks_blocked()
@@ -299,7 +299,7 @@ async def test_data_that_comes_before_it_is_accepted_is_received() -> None:
         await app(scope, receive, send)
 
     async with listening(waiting) as server, await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         await client.ask()
         await wait_all_tasks_blocked()
         await stream.send_all(frame(1, b"early") + frame(8, b""))
@@ -375,7 +375,7 @@ async def test_a_denial_response_arrives_whole_and_the_connection_ends(
 
     async with listening(app) as server:
         async with await server.connect() as stream:
-            client = Client(stream)
+            client = WebSocketClient(stream)
             rejected = await client.open()
             assert isinstance(rejected, RejectConnection)
             assert rejected.status_code == 451

@@ -28,14 +28,12 @@ from ..serving import (
     TIMEOUT,
     lines_of,
 )
+from ..websocket_client import GOING_AWAY, NORMAL, WebSocketClient
 from .helpers import (
-    GOING_AWAY,
     LOST,
-    NORMAL,
     REQUEST,
     TOLD,
     Answering,
-    Client,
     Receive,
     Recording,
     Send,
@@ -678,7 +676,7 @@ async def test_a_send_that_is_cancelled_before_a_byte_is_out_does_not_lose_the_w
         if tls:
             stream = trio.SSLStream(stream, client_context, server_hostname="localhost")
         async with stream:
-            client = Client(stream)
+            client = WebSocketClient(stream)
             assert isinstance(await client.open(), AcceptConnection)
             heard = [await client.hear()]
             while heard[-1] != "the end":

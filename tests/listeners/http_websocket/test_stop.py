@@ -29,12 +29,11 @@ from ..serving import (
     read_and_close,
     read_to_end,
 )
+from ..websocket_client import GOING_AWAY, WebSocketClient
 from .helpers import (
-    GOING_AWAY,
     REQUEST,
     TOLD,
     Answering,
-    Client,
     Receive,
     Recording,
     Send,
@@ -421,7 +420,7 @@ async def test_a_websocket_accepted_as_the_stop_comes_gets_1001() -> None:
         seen.append(await receive())
 
     async with listening(app) as server, await server.connect() as stream:
-        client = Client(stream)
+        client = WebSocketClient(stream)
         assert isinstance(await client.open(), AcceptConnection)
         await client.is_closed(GOING_AWAY)
         await server.stop()
@@ -541,7 +540,7 @@ async def test_a_chatty_client_that_never_pauses_ends_too() -> None:
             begun.append(message["text"])
             await say(send, message["text"])
 
-    async def push(client: Client) -> None:
+    async def push(client: WebSocketClient) -> None:
         number = 0
         while not told:
             await client.say(str(number))
@@ -689,7 +688,7 @@ async def test_cancel_on_stop_in_one_app_disturbs_no_other() -> None:
 
 
 @asynccontextmanager
-async def inside_another_actor(app: App) -> AsyncIterator[tuple[Group, Client]]:
+async def inside_another_actor(app: App) -> AsyncIterator[tuple[Group, WebSocketClient]]:
     """There it is cancelled softly, not interrupted.
 
     The group must have ended when the client still listens.
@@ -704,7 +703,7 @@ async def inside_another_actor(app: App) -> AsyncIterator[tuple[Group, Client]]:
     with trio.fail_after(TIMEOUT):
         async with running(group, wait_ready=False):
             await member.wait_ready()
-            client = Client(await trio.open_tcp_stream(*listener.addresses[0]))
+            client = WebSocketClient(await trio.open_tcp_stream(*listener.addresses[0]))
             yield group, client
         await client.stream.aclose()
 
@@ -790,7 +789,7 @@ async def test_at_a_random_moment_every_message_begun_is_answered(seed: int) -> 
             await say(send, message["text"])
         ended.append(message)
 
-    async def chat(client: Client, name: str) -> None:
+    async def chat(client: WebSocketClient, name: str) -> None:
         number = 0
         await client.say(f"{name}.{number}")
         while not isinstance(event := await client.receive(), CloseConnection):
@@ -806,7 +805,7 @@ async def test_at_a_random_moment_every_message_begun_is_answered(seed: int) -> 
     async with listening(app) as server:
         async with trio.open_nursery() as nursery:
             for number in range(20):
-                client = Client(await server.connect())
+                client = WebSocketClient(await server.connect())
                 assert isinstance(await client.open(), AcceptConnection)
                 nursery.start_soon(chat, client, str(number))
             await trio.sleep(chance.random() / 5)
