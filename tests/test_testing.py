@@ -117,7 +117,7 @@ async def test_at_the_end_of_the_block_the_group_stops_gracefully(
         await trio.sleep(5)
     assert trio.current_time() == 25
     assert group.report.actors[0].outcome == "returned"
-    assert group.report.cause.reason == "the block that it was to run in has ended"
+    assert group.report.cause.reason == "the block around it has ended"
 
 
 async def test_its_settings_are_the_group_s(autojump_clock: MockClock) -> None:

@@ -118,7 +118,7 @@ async def running(
         yield group
         if group.state in (State.NEW, State.STARTING, State.RUNNING):
             # Another call would end a lame duck.
-            group.stop("the block that it was to run in has ended")
+            group.stop("the block around it has ended")
 
 
 def _group_of(actors: tuple[object, ...], settings: dict[str, Any]) -> Group:
@@ -157,7 +157,9 @@ async def connect(listener: UDPListener) -> trio.socket.SocketType: ...
 
 
 @overload
-async def connect(listener: StreamListener | Address) -> trio.SocketStream: ...
+async def connect(
+    listener: StreamListener | Address, *, ssl_context: None = None
+) -> trio.SocketStream: ...
 
 
 @overload

@@ -24,7 +24,7 @@ import pytest
 import trio
 import trustme
 
-from trio_run.testing import Program, open_program
+from trio_run.testing import Program, connect, open_program
 
 from .. import TIMEOUT
 from ..programs import python
@@ -180,7 +180,9 @@ class Client:
         self._received = bytearray()
 
     async def ask_without_end(self) -> None:
-        stream = await self._connect()
+        where = self._address if self._kind == "unix" else (HOST, int(self._address))
+        context = self._context if self._kind == "tls" else None
+        stream = await connect(where, ssl_context=context)
         try:
             while not self.last:
                 began = time.monotonic()
@@ -203,14 +205,6 @@ class Client:
             self.ended = f"reset: {exc.__cause__ or exc}"
         finally:
             await trio.aclose_forcefully(stream)
-
-    async def _connect(self) -> trio.abc.Stream:
-        if self._kind == "unix":
-            return await trio.open_unix_socket(self._address)
-        stream = await trio.open_tcp_stream(HOST, int(self._address))
-        if self._kind == "tls":
-            return trio.SSLStream(stream, self._context, server_hostname="localhost")
-        return stream
 
     async def _send(self, stream: trio.abc.Stream) -> None:
         body = UPLOAD if self.what == "upload" else b""

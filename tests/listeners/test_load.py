@@ -32,7 +32,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Message, Request
 
-from trio_run.testing import Program, open_program, read_to_end
+from trio_run.testing import Program, connect, open_program, read_to_end
 
 from .. import TIMEOUT
 from ..programs import python
@@ -327,12 +327,9 @@ class Client:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Wire]:
-        if self._kind == "unix":
-            stream: trio.abc.Stream = await trio.open_unix_socket(self._address)
-        else:
-            stream = await trio.open_tcp_stream(HOST, int(self._address))
-        if self._kind == "tls":
-            stream = trio.SSLStream(stream, self._context, server_hostname="localhost")
+        where = self._address if self._kind == "unix" else (HOST, int(self._address))
+        context = self._context if self._kind == "tls" else None
+        stream = await connect(where, ssl_context=context)
         try:
             if self._kind == "websocket":
                 wire = WebSocketWire(stream)

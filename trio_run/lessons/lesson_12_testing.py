@@ -13,6 +13,9 @@ autojump_threshold=0 jumps to the moment when the first wakes up. All times in
 trio_run are Trio's. So an hour takes a millisecond, a grace that runs out too,
 and each time it goes exactly the same way.
 
+trio_run.testing has what such a test needs besides: running() runs a group in
+the background while a block runs, and stops it at the end of the block.
+
 Under pytest you need no main() like this one: the fixture autojump_clock of
 pytest-trio is the same clock.
 """
@@ -21,12 +24,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import trio
 from trio.testing import MockClock
 
-from trio_run import Cause, Group, Report
+from trio_run import Cause
+from trio_run.testing import running
 
 TRY = """\
 Nothing is to be typed this time: these are the tests of the post box."""
@@ -51,13 +54,6 @@ class PostBox:
         self.closing.set()
 
 
-async def run_for(seconds: float, box: PostBox) -> Report:
-    group = Group(name="post office", grace=10)
-    group.add(box)
-    group.add(partial(trio.sleep, seconds), name="closing time")  # it returns, and stops all
-    return await group.run()
-
-
 async def test_it_is_emptied_every_hour_and_at_the_stop() -> None:
     tours: list[tuple[float, list[str]]] = []
 
@@ -66,7 +62,8 @@ async def test_it_is_emptied_every_hour_and_at_the_stop() -> None:
 
     box = PostBox(deliver)
     box.letters.append("to Ada")
-    await run_for(9000, box)
+    async with running(box):
+        await trio.sleep(9000)
     assert tours == [(3600, ["to Ada"]), (7200, []), (9000, [])]
 
 
@@ -74,10 +71,11 @@ async def test_a_postman_who_does_not_come_back_is_cut_after_the_grace() -> None
     async def deliver(_letters: list[str]) -> None:
         await trio.sleep_forever()
 
-    report = await run_for(600, PostBox(deliver))
-    assert report.duration == 10
-    assert report.actors[0].outcome == "cut"
-    print(report)
+    async with running(PostBox(deliver), name="post office", grace=10) as group:
+        await trio.sleep(600)
+    assert group.report.duration == 10
+    assert group.report.actors[0].outcome == "cut"
+    print(group.report)
 
 
 def main(_port: int) -> None:
