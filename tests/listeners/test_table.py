@@ -21,7 +21,15 @@ from websockets.frames import Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from trio_run import Group, SignalReceiver, TCPListener, UnixListener, WebSocketListener, busy
+from trio_run import (
+    Group,
+    HTTPListener,
+    SignalReceiver,
+    TCPListener,
+    UnixListener,
+    WebSocketListener,
+    busy,
+)
 from trio_run._listeners._stream import StreamListener
 
 from .. import TIMEOUT
@@ -40,7 +48,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPS = ["grace", "grace_over", "no_grace", "second_signal", "cancelled"]
 
 
-# What is served: requests of four bytes, on a stream or as messages.
+# What is served: requests of four bytes, on a stream, as messages, or over HTTP.
+
+LENGTHS = {"ping": 4, "fill": len(BIG)}  # of the answers; the others have eight bytes
 
 
 class Service:
@@ -61,6 +71,41 @@ class Service:
     async def on_websocket(self, request: Any) -> None:
         websocket = await request.accept()
         await self._serve(websocket.get_message, websocket.send_message)
+
+    async def on_asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] in ("http", "websocket"), "there is no lifespan"
+        if scope["type"] == "http":
+            await self._on_request(scope["path"][1:], receive, send)
+            return
+
+        async def read() -> bytes:
+            message = await receive()
+            return message["bytes"] if message["type"] == "websocket.receive" else b""
+
+        async def write(data: bytes) -> None:
+            await send({"type": "websocket.send", "bytes": data})
+
+        assert await receive() == {"type": "websocket.connect"}
+        await send({"type": "websocket.accept"})
+        await self._serve(read, write)
+
+    async def _on_request(self, request: str, receive: Any, send: Any) -> None:
+        async def read() -> bytes:
+            body, message = b"", {"more_body": True}
+            while message.get("more_body"):
+                message = await receive()
+                body += message.get("body", b"")
+            return body
+
+        async def write(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        headers = [(b"Content-Length", b"%d" % LENGTHS.get(request, 8))]
+        if request == "last":
+            headers.append((b"Connection", b"close"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._answer(request.encode(), read, write)
+        await send({"type": "http.response.body"})
 
     async def _serve(
         self,
@@ -121,7 +166,7 @@ class Layer(Protocol):
     def hello(self) -> bytes: ...
     def encode(self, data: bytes) -> bytes: ...
     def decode(self, data: bytes) -> tuple[bytes, bytes]: ...  # what it says, and our answer
-    def half_close(self) -> bytes: ...
+    def half_close(self) -> bytes | None: ...  # None is the layer's below
 
 
 class TLS:
@@ -198,32 +243,101 @@ class WebSocket:
         return b"".join(self._protocol.data_to_send())
 
 
+class HTTP:
+    """Requests that need not wait for each other's responses."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._missing = 0  # bytes of a body
+        self._connection = ""  # the header of the last response
+
+    @property
+    def farewell(self) -> str:
+        """It is "close" where the last response is whole, and says that it is the last."""
+        return "" if self._missing else self._connection
+
+    def hello(self) -> bytes:
+        return b""
+
+    def encode(self, data: bytes) -> bytes:
+        if data == b"body":
+            return data
+        method, more = (b"POST", b"Content-Length: 4\r\n") if data == b"take" else (b"GET", b"")
+        return b"%s /%s HTTP/1.1\r\nHost: test\r\n%s\r\n" % (method, data, more)
+
+    def decode(self, data: bytes) -> tuple[bytes, bytes]:
+        self._received += data
+        said = b""
+        while self._received:
+            if not self._missing:
+                head, end, rest = self._received.partition(b"\r\n\r\n")
+                if not end:
+                    break
+                self._received = rest
+                said += self._read_head(head.decode().lower().split("\r\n"))
+            body = self._received[: self._missing]
+            said += body
+            self._received = self._received[len(body) :]
+            self._missing -= len(body)
+        return said, b""
+
+    def _read_head(self, lines: list[str]) -> bytes:
+        status = lines[0].split()[1]
+        headers = dict(line.split(": ", 1) for line in lines[1:])
+        self._connection = headers.get("connection", "")
+        self._missing = int(headers["content-length"])
+        return b"" if status == "200" else status.encode()
+
+    def half_close(self) -> None:
+        return None
+
+
 @dataclass(frozen=True)
 class Transport:
     name: str
     listener: Callable[..., StreamListener]
     tls: bool = False
-    websocket: bool = False
+    layer: type[Layer] | None = None  # above TCP, a Unix socket, or TLS
+
+    @property
+    def handler(self) -> str:
+        """The method of Service that it is served by."""
+        return {HTTPListener: "on_asgi", WebSocketListener: "on_websocket"}.get(
+            self.listener, "on_stream"
+        )
 
     @property
     def traits(self) -> set[str]:
         """What a row of the table may call it."""
-        kind = "websocket" if self.websocket else "stream"
-        return {kind, "tls", kind + "+tls"} if self.tls else {kind}
+        kinds = {{None: "stream", HTTP: "http", WebSocket: "websocket"}[self.layer]}
+        if self.listener is HTTPListener and self.layer is WebSocket:
+            kinds.add("asgi")
+        if self.tls:
+            return kinds | {"tls"} | {f"{kind}+tls" for kind in kinds}
+        return kinds | {f"plain {kind}" for kind in kinds}
 
     def ends(self, word: str) -> set[str]:
         """What a client of this transport sees where the table says that word."""
         tls = "close_notify " if self.tls else ""
-        websocket = "Close 1001 " if self.websocket else ""
+        websocket = "Close 1001 " if self.layer is WebSocket else ""
+        last = "close " if self.layer is HTTP else websocket
+        half = {"eof" if self.listener is UnixListener else "reset"}  # a Unix socket knows none
+        if "asgi" in self.traits:
+            half = {"eof", "reset"}  # the app is a task of its own: it may be cut a little later
         return {
             "goodbye": {websocket + tls + "eof"},
+            "goodbye, last": {last + tls + "eof"},  # in HTTP after a response that says so
+            "goodbye, maybe last": {websocket + tls + "eof", last + tls + "eof"},
             "Close 1000": {"Close 1000 " + tls + "eof"},
             "Close, cut": {websocket + "eof"},
             "refused": {tls + "eof"},  # in HTTP
             "eof": {"eof"},
             "reset": {"reset"},
-            "half": {"eof" if self.listener is UnixListener else "reset"},  # that knows no reset
+            "half": half,
             "either": {"eof", "reset"},
+            "reset, or gone": {"reset", "gone"},
             "gone": {"gone"},
         }[word]
 
@@ -233,8 +347,12 @@ TRANSPORTS = [
     Transport("tcp+tls", TCPListener, tls=True),
     Transport("unix", UnixListener),
     Transport("unix+tls", UnixListener, tls=True),
-    Transport("ws", WebSocketListener, websocket=True),
-    Transport("wss", WebSocketListener, tls=True, websocket=True),
+    Transport("ws", WebSocketListener, layer=WebSocket),
+    Transport("wss", WebSocketListener, tls=True, layer=WebSocket),
+    Transport("http", HTTPListener, layer=HTTP),
+    Transport("https", HTTPListener, tls=True, layer=HTTP),
+    Transport("asgi+ws", HTTPListener, layer=WebSocket),
+    Transport("asgi+wss", HTTPListener, tls=True, layer=WebSocket),
 ]
 
 
@@ -278,11 +396,11 @@ class Client:
         self._put(b"")
 
     def half_close(self) -> None:
-        if not self._layers:
-            self._socket.shutdown(socket.SHUT_WR)
-        else:
-            level = len(self._layers) - 1
-            self._down(self._layers[level].half_close(), level)
+        for level, layer in reversed(list(enumerate(self._layers))):
+            if (data := layer.half_close()) is not None:
+                self._down(data, level)
+                return
+        self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
         """On a Unix socket it is one because there are replies that this client has not read."""
@@ -298,6 +416,8 @@ class Client:
             layer = self._layers[level]
             self._halve = type(layer) is self._halved_layer
             self._down(layer.hello(), level)
+            if layer.ready:
+                self._start(level + 1)
 
     def _down(self, data: bytes, level: int) -> None:
         for layer in reversed(self._layers[:level]):
@@ -435,9 +555,9 @@ class Cell:
 
     def connect(self) -> Client:
         layers: list[Layer] = [TLS(self.client_context)] if self.transport.tls else []
-        client = Client(
-            self.server.address, [*layers, WebSocket()] if self.transport.websocket else layers
-        )
+        if self.transport.layer is not None:
+            layers.append(self.transport.layer())
+        client = Client(self.server.address, layers)
         self.clients.append(client)
         self.nursery.start_soon(client.run)
         return client
@@ -633,13 +753,13 @@ class Case:
     meanwhile: Callable[[Cell], None] | None = None  # during the stop, where it lasts
     after: Callable[[Cell], Awaitable[None]] | None = None  # and this with grace
     only: str = ""  # the transports that have this at all, by a trait
+    unless: str = ""  # those that have it not
     room: int | None = None  # max_connections
-    but: dict[str, dict[str, Seen]] = field(default_factory=dict)  # by trait: what differs there
+    but: dict[str, dict[str, Seen]] = field(default_factory=dict)  # by traits: what differs there
 
     def seen(self, transport: Transport, stop: str) -> Seen:
-        differs = {trait: row for trait, row in self.but.items() if trait in transport.traits}
-        for row in differs.values():
-            if stop in row:
+        for traits, row in self.but.items():
+            if stop in row and not transport.traits.isdisjoint(traits.split(" or ")):
                 return row[stop]
         seen: Seen = getattr(self, stop)
         return seen
@@ -668,7 +788,7 @@ TABLE = [
         second_signal=told(b""),
         cancelled=cut(b""),
         but={
-            "stream": {  # it has only just come, and may be about to ask
+            "stream or http": {  # it has only just come, and may be about to ask
                 "grace": told(b"", most=FIRST_REQUEST),
                 "grace_over": told(b"", most=FIRST_REQUEST),
                 "second_signal": cut(b""),
@@ -679,10 +799,10 @@ TABLE = [
         "asks at the moment of the stop",
         before=ask,
         at_once=ask_again,
-        grace=told("begun"),
-        grace_over=told("begun"),
+        grace=told("begun", "goodbye, maybe last"),
+        grace_over=told("begun", "goodbye, maybe last"),
         no_grace=cut("some", "either"),  # it may have been read, and even be in its block
-        second_signal=told("begun"),
+        second_signal=told("begun", "goodbye, maybe last"),
         cancelled=cut("some", "either"),
     ),
     Case(
@@ -698,7 +818,14 @@ TABLE = [
                 "grace": cut(b"pong", "Close, cut", most=GRACE),
                 "grace_over": cut(b"pong", "Close, cut", most=GRACE),
                 "second_signal": cut(b"pong", "Close, cut"),
-            }
+            },
+            "plain http": {  # its half of a request has come, and the rest is waited for
+                "grace": cut(b"pong", "reset", most=GRACE),
+                "grace_over": cut(b"pong", "reset", most=GRACE),
+                "no_grace": cut(b"pong", "reset"),
+                "second_signal": cut(b"pong", "reset"),
+                "cancelled": cut(b"pong", "reset"),
+            },
         },
     ),
     Case(
@@ -723,6 +850,7 @@ TABLE = [
     ),
     Case(
         "mid-upload outside busy",
+        unless="http",  # where a request is busy from its first byte
         before=upload_outside_busy,
         grace=told(b"part"),
         grace_over=told(b"part"),
@@ -740,6 +868,13 @@ TABLE = [
         second_signal=half(b"part"),
         cancelled=half(b"part"),
         but={
+            "asgi": {  # as below, and the connection has ended, only the app is there yet
+                "grace": told(b"part", "Close 1000", detail=NO_CLIENT),
+                "grace_over": cut(b"part", "Close 1000", detail=NO_CLIENT, most=GRACE),
+                "no_grace": cut(b"part", "Close 1000", detail=NO_CLIENT),
+                "second_signal": cut(b"part", "Close 1000", detail=NO_CLIENT),
+                "cancelled": cut(b"part", "Close 1000", detail=NO_CLIENT),
+            },
             "websocket": {  # it has had its Close by then: in a WebSocket that ends both ways
                 "grace": told(b"part", "Close 1000"),
                 "grace_over": cut(b"part", "Close 1000", most=GRACE),
@@ -764,6 +899,14 @@ TABLE = [
         no_grace=half("torn"),
         second_signal=half("torn"),
         cancelled=half("torn"),
+        but={
+            "http": {  # what has been sent before may be waited for
+                "grace_over": half("torn", most=GRACE + LINGER),
+                "no_grace": half("torn", most=LINGER),
+                "second_signal": half("torn", most=LINGER),
+                "cancelled": half("torn", most=LINGER),
+            }
+        },
     ),
     Case(
         "slow reader that resets while stopping",
@@ -775,11 +918,15 @@ TABLE = [
         second_signal=Seen(b"", "gone", FAILED),
         cancelled=half("torn"),
         but={
-            "websocket": {  # trio-websocket tells of it as of any other close
+            "websocket or http": {  # who tells of it as of any other close
                 "grace": Seen(b"", "gone"),
                 "grace_over": Seen(b"", "gone"),
                 "second_signal": Seen(b"", "gone"),
-            }
+            },
+            "http": {  # what has been sent before may be waited for
+                "no_grace": cut("torn", "reset, or gone", most=LINGER),
+                "cancelled": cut("torn", "reset, or gone", most=LINGER),
+            },
         },
     ),
     Case(
@@ -791,7 +938,7 @@ TABLE = [
         second_signal=GONE,
         cancelled=replace(GONE, outcome="cut"),
         but={
-            "websocket": {
+            "websocket or http": {
                 "grace": replace(GONE, detail=NO_CLIENT),
                 "grace_over": replace(GONE, detail=NO_CLIENT),
                 "no_grace": replace(GONE, detail=NO_CLIENT, outcome="cut"),
@@ -809,7 +956,16 @@ TABLE = [
         no_grace=cut(b"", "gone"),
         second_signal=cut(b"", "gone"),
         cancelled=cut(b"", "gone"),
-        but={"websocket": {"grace": Seen(b"", "gone")}},
+        but={
+            "asgi": {  # the connection has ended, only the app is there yet
+                "grace": Seen(b"", "gone", NO_CLIENT),
+                "grace_over": cut(b"", "gone", detail=NO_CLIENT, most=GRACE),
+                "no_grace": cut(b"", "gone", detail=NO_CLIENT),
+                "second_signal": cut(b"", "gone", detail=NO_CLIENT),
+                "cancelled": cut(b"", "gone", detail=NO_CLIENT),
+            },
+            "websocket or http": {"grace": Seen(b"", "gone")},
+        },
     ),
     Case(
         "resets while stopping, mid-request",
@@ -821,7 +977,13 @@ TABLE = [
         no_grace=half(b"part"),
         second_signal=cut(b"", "gone"),
         cancelled=half(b"part"),
-        but={"websocket": {"grace": Seen(b"", "gone")}},
+        but={
+            "asgi": {  # its connection has ended, and the app is cut
+                "grace_over": Seen(b"", "gone", outcome="cut", most=GRACE),
+                "second_signal": Seen(b"", "gone", outcome="cut"),
+            },
+            "websocket or http": {"grace": Seen(b"", "gone")},
+        },
     ),
     Case(
         "pipelining",
@@ -855,6 +1017,7 @@ TABLE = [
                 "second_signal": cut(b"part", "either"),
                 "cancelled": cut(b"part", "either"),
             },
+            "http": {"grace": told(b"partdone", "goodbye, last")},
         },
     ),
     Case(
@@ -871,7 +1034,12 @@ TABLE = [
                 "grace": told(b"503", "refused", detail="2 drained, 0 cut"),
                 "grace_over": told(b"503", "refused", detail="2 drained, 0 cut"),
                 "second_signal": told(b"503", "refused", detail="2 drained, 0 cut"),
-            }
+            },
+            "http": {
+                "grace": told(b"pong", "goodbye, last", detail="2 drained, 0 cut"),
+                "grace_over": told(b"pong", "goodbye, last", detail="2 drained, 0 cut"),
+                "second_signal": told(b"pong", "goodbye, last", detail="2 drained, 0 cut"),
+            },
         },
     ),
     Case(
@@ -894,7 +1062,10 @@ TABLE = [
         no_grace=cut(b""),
         second_signal=cut(b""),
         cancelled=cut(b""),
-        but={"websocket": {"grace": told(b"503", "refused")}},
+        but={
+            "websocket": {"grace": told(b"503", "refused")},
+            "http": {"grace": told(b"pong", "goodbye, last")},
+        },
     ),
     Case(
         "in its HTTP handshake",
@@ -905,6 +1076,20 @@ TABLE = [
         no_grace=cut(b""),
         second_signal=told(b"503", "refused"),
         cancelled=cut(b""),
+        but={
+            "plain asgi": {  # a half of a request has come, and the rest is waited for
+                "grace": cut(b"", "reset", most=GRACE),
+                "grace_over": cut(b"", "reset", most=GRACE),
+                "no_grace": cut(b"", "reset"),
+                "second_signal": cut(b"", "reset"),
+                "cancelled": cut(b"", "reset"),
+            },
+            "asgi+tls": {  # no byte of it has come out of TLS
+                "grace": told(b"", "refused", most=FIRST_REQUEST),
+                "grace_over": told(b"", "refused", most=FIRST_REQUEST),
+                "second_signal": cut(b""),
+            },
+        },
     ),
 ]
 
@@ -974,7 +1159,7 @@ async def playing(
     if transport.listener is UnixListener:
         where = {"path": directory / "socket"}
     listener = transport.listener(
-        service.on_websocket if transport.websocket else service.on_stream,
+        getattr(service, transport.handler),
         ssl_context=contexts[0] if transport.tls else None,
         max_connections=case.room,
         **where,
@@ -1063,7 +1248,7 @@ CELLS = [
     for case in TABLE
     for transport in TRANSPORTS
     for stop in STOPS
-    if not case.only or case.only in transport.traits
+    if (not case.only or case.only in transport.traits) and case.unless not in transport.traits
 ]
 
 
