@@ -25,7 +25,7 @@ from trio_run import Cause, Group, TCPListener, busy, cancel_on_stop, stopping
 from trio_run._inside import Inside
 from trio_run._listeners import _connection, _linger, _tls
 from trio_run._listeners._connection import Connection
-from trio_run.testing import open_program, read_exactly, read_to_end, running
+from trio_run.testing import connect, open_program, read_exactly, read_to_end, running
 
 from .. import TIMEOUT
 from ..programs import script
@@ -617,17 +617,6 @@ async def test_rule_03_d_the_handlers_are_waited_for() -> None:
         assert returned
 
 
-async def test_rule_03_e_the_rest_is_cut_when_the_grace_is_over(clock: MockClock) -> None:
-    async with serving(stuck, grace=7) as server, await server.connect() as client:
-        await read_exactly(client, 6)
-        began = trio.current_time()
-        await server.stop()
-        assert trio.current_time() - began == pytest.approx(7)
-        with pytest.raises(trio.BrokenResourceError):
-            await client.receive_some()
-        assert server.detail == "0 drained, 1 cut"
-
-
 async def test_rule_03_e_a_listener_that_was_cut_says_so(clock: MockClock) -> None:
     async with serving(stuck, grace=7) as server, await server.connect() as client:
         await read_exactly(client, 6)
@@ -865,26 +854,6 @@ async def test_rule_09_busy_protects_a_handler_of_a_listener_inside_another_acto
 # Rule 5: what a client sees.
 
 
-async def test_rule_05_a_request_that_was_begun_is_answered_whole() -> None:
-    reply = bytes(range(256)) * 4096
-
-    async def handler(stream: Connection) -> None:
-        while await stream.receive_some():
-            with busy():
-                await stream.send_all(reply[:1000])
-                await go.wait()
-                await stream.send_all(reply[1000:])
-
-    go = trio.Event()
-    async with serving(handler) as server, await server.connect() as client:
-        await client.send_all(b"ask")
-        assert await read_exactly(client, 1000) == reply[:1000]
-        server.group.stop()
-        await wait_all_tasks_blocked()
-        go.set()
-        assert await read_to_end(client) == reply[1000:]
-
-
 @pytest.mark.parametrize("drain", ["eof", "cancel"])
 @pytest.mark.parametrize("after", [1, 10, 100])
 async def test_rule_05_a_pipelining_client_gets_every_reply_begun_then_the_end(
@@ -1069,13 +1038,6 @@ async def test_rule_05_a_request_after_the_connection_was_told_gets_no_byte() ->
 # Rule 5, TLS.
 
 
-async def connect_tls(server: Server, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
-    """Not https_compatible: an end without a close_notify is an error."""
-    stream = trio.SSLStream(await server.connect(), context, server_hostname="localhost")
-    await stream.do_handshake()
-    return stream
-
-
 async def test_rule_05_tls_the_handler_sees_end_of_file_and_the_client_a_close_notify(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
@@ -1090,7 +1052,7 @@ async def test_rule_05_tls_the_handler_sees_end_of_file_and_the_client_a_close_n
         await stream.send_all(b"bye " + stream.version().encode())
 
     async with serving(handler, ssl_context=server_context) as server:
-        async with await connect_tls(server, client_context) as client:
+        async with await connect(server.listener, ssl_context=client_context) as client:
             assert await ask(client, b"hello") == b"hello"
             server.group.stop()
             assert await read_to_end(client) == b"bye TLSv1.3"
@@ -1099,26 +1061,11 @@ async def test_rule_05_tls_the_handler_sees_end_of_file_and_the_client_a_close_n
     assert seen == [b"", b""]
 
 
-async def test_rule_05_tls_a_request_that_was_begun_is_answered_whole(
-    server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    handler = Conversation()
-    async with serving(handler, ssl_context=server_context) as server:
-        async with await connect_tls(server, client_context) as client:
-            await begin(client)
-            server.group.stop()
-            await wait_all_tasks_blocked()
-            handler.go.set()
-            await finish(client)
-            assert await read_to_end(client) == b""
-    assert handler.seen == [b"ask", b"body", b""]
-
-
 async def test_rule_05_tls_cancel_an_idle_client_gets_a_close_notify(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async with serving(echo, ssl_context=server_context, drain="cancel") as server:
-        async with await connect_tls(server, client_context) as client:
+        async with await connect(server.listener, ssl_context=client_context) as client:
             assert await ask(client, b"hello") == b"hello"
             server.group.stop()
             assert await read_to_end(client) == b""
@@ -1132,7 +1079,7 @@ async def test_rule_05_tls_a_handler_that_raises_sends_no_close_notify(
         raise ValueError("no good")
 
     async with serving(handler, ssl_context=server_context) as server:
-        async with await connect_tls(server, client_context) as client:
+        async with await connect(server.listener, ssl_context=client_context) as client:
             assert await read_exactly(client, 7) == b"half a "
             with pytest.raises(trio.BrokenResourceError):
                 await client.receive_some()
@@ -1146,7 +1093,7 @@ async def test_rule_05_tls_the_close_is_bounded_for_a_client_that_does_not_read(
         clog_stream(stream.transport_stream)  # the close_notify has no room now
 
     async with serving(handler, ssl_context=server_context) as server:
-        client = await connect_tls(server, client_context)
+        client = await connect(server.listener, ssl_context=client_context)
         try:
             await client.send_all(b"hello")
             await trio.sleep(10)
@@ -1319,14 +1266,6 @@ async def test_rule_06_the_status_and_the_reports_detail(clock: MockClock) -> No
                 assert server.listener.status == "1 connections, 1 busy"
                 await server.stop()
         assert server.detail == "2 drained, 1 cut"
-
-
-async def test_rule_06_a_stop_without_grace_counts_what_it_cut() -> None:
-    async with serving(echo, grace=0) as server:
-        async with await server.connect() as client:
-            assert await ask(client, b"hello") == b"hello"
-            await server.stop()
-        assert server.detail == "0 drained, 1 cut"
 
 
 # Descriptors.

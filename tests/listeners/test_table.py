@@ -1234,6 +1234,8 @@ def check(seen: Seen, cell: Cell, took: float, caplog: pytest.LogCaptureFixture)
     member = cell.server.group.members[0]
     assert (member.status, member.outcome) == (seen.detail, seen.outcome)
     assert took <= seen.most
+    if cell.stop == "grace_over" and seen.outcome == "cut":
+        assert took >= GRACE
     if cell.stop != "cancelled":  # then there is none
         report = cell.server.report
         assert (report.actors[0].detail, report.actors[0].outcome) == (seen.detail, seen.outcome)

@@ -1120,21 +1120,6 @@ async def test_rule_05_a_slow_reader_gets_all_and_nobody_waits_for_it(
         assert len(await read_to_end(client)) == sent[0]
 
 
-async def test_rule_05_a_slow_reader_of_a_long_reply_gets_all(path: Path) -> None:
-    size = 1 << 22
-
-    async def handler(stream: Connection) -> None:
-        with busy():
-            await stream.send_all(bytes(size))
-
-    async with serving_at(path, handler) as server, await server.connect() as client:
-        await client.receive_some(1)
-        server.group.stop()
-        await wait_all_tasks_blocked()
-        assert not server.ended.is_set()
-        assert len(await read_to_end(client)) == size - 1
-
-
 async def test_rule_06_the_status_and_the_reports_detail(path: Path, clock: MockClock) -> None:
     async def handler(stream: Connection) -> None:
         async for chunk in stream:
@@ -1174,32 +1159,6 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
     return server, client
-
-
-async def test_rule_05_tls_a_request_that_was_begun_is_answered_whole_then_a_close_notify(
-    path: Path,
-) -> None:
-    handler = Conversation()
-    server_context, client_context = contexts()
-    async with serving_at(path, handler, ssl_context=server_context) as server:
-        async with (
-            trio.SSLStream(  # not https_compatible: an end without a close_notify is an error
-                await server.connect(), client_context, server_hostname="localhost"
-            ) as idle,
-            trio.SSLStream(
-                await server.connect(), client_context, server_hostname="localhost"
-            ) as client,
-        ):
-            await idle.do_handshake()
-            await begin(client)
-            server.group.stop()
-            assert await read_to_end(idle) == b""
-            assert names_in(path.parent) == []
-            handler.go.set()
-            await finish(client)
-            assert await read_to_end(client) == b""
-        await server.stop()
-        assert server.detail == "2 drained, 0 cut"
 
 
 async def test_rule_05_tls_a_failed_handshake_is_a_line_with_the_clients_process(
