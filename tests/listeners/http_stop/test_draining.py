@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run._listeners import _connection
 
-from ..http_serving import Client, answer, request
+from ..http_serving import Client, request
 from ..serving import (
     TIMEOUT,
     Server,
@@ -240,25 +240,6 @@ async def test_rule_10_half_a_response_is_finished_and_a_pipelined_request_behin
         await is_last(client, b"first second", told=False)
     drained(server, 1)
     assert "echo begins" not in app.seen
-
-
-async def test_rule_10_a_client_that_takes_its_response_slowly_gets_it_whole(tcp: Where) -> None:
-    app = App()
-    size = 20_000_000  # more than the kernel takes
-
-    async def big(receive: Any, send: Any) -> None:
-        app.begun.set()
-        await answer(send, bytes(size))
-
-    app.big = big  # type: ignore[attr-defined]
-    async with tcp.serving(app) as server, tcp.connected(server) as client:
-        await client.send(request("GET /big HTTP/1.1"))
-        await app.begun.wait()
-        await wait_all_tasks_blocked()
-        assert "big ends" not in app.seen
-        await stopped(server)
-        await is_last(client, bytes(size), told=False)
-    drained(server, 1)
 
 
 async def test_rule_10_an_app_that_waits_for_the_disconnect_is_told_after_its_response(

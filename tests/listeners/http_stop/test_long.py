@@ -11,14 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import CloseConnection, TextMessage
 from wsproto.events import Request as Handshake
+from wsproto.events import TextMessage
 
-from trio_run._listeners import _connection
-
-from ..http_serving import answer, request, serving_app
+from ..http_serving import answer, request
 from ..serving import (
-    TIMEOUT,
     clog,
     lines_of,
 )
@@ -27,55 +24,12 @@ from .helpers import App, Where, drained, goes_away, is_ended, is_last, open_web
 # TLS.
 
 
-class HalfShaken:
-    """A TLS client in steps: it has sent its ClientHello."""
-
-    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
-        self._stream = stream
-        self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._arrived, self._leaving, server_hostname="localhost")
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._tls.do_handshake()
-        self.hello = self._leaving.read()
-
-    async def finish(self, data: bytes) -> bytes:
-        """The rest of the handshake, a request, and all that comes until a close_notify."""
-        while True:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                self._tls.do_handshake()
-                break
-            self._arrived.write(await self._stream.receive_some())
-        self._tls.write(data)
-        await self._stream.send_all(self._leaving.read())
-        received = b""
-        while True:
-            try:
-                received += (piece := self._tls.read(65536))
-                if not piece:
-                    return received
-            except ssl.SSLZeroReturnError:
-                return received
-            except ssl.SSLWantReadError:
-                arrived = await self._stream.receive_some()
-                assert arrived, f"an end without a close_notify after {received!r}"
-                self._arrived.write(arrived)
-
-
-async def test_rule_05_tls_a_handshake_half_done_at_the_stop_is_finished_and_answered(
-    tls: Where, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_connection, "FIRST_REQUEST", TIMEOUT)
-    app = App()
-    async with tls.serving(app) as server, await server.connect() as stream:
-        client = HalfShaken(stream, client_context)
-        await stream.send_all(client.hello[:50])
-        await wait_all_tasks_blocked()
-        await stopped(server)
-        await stream.send_all(client.hello[50:])
-        reply = await client.finish(request("GET /echo HTTP/1.1"))
-        assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert b"\r\nconnection: close\r\n" in reply.lower()
-    drained(server, 1)
+def client_hello(context: ssl.SSLContext) -> bytes:
+    leaving = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), leaving, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return leaving.read()
 
 
 async def test_rule_05_tls_a_handshake_never_finished_does_not_hold_up_the_stop(
@@ -83,7 +37,7 @@ async def test_rule_05_tls_a_handshake_never_finished_does_not_hold_up_the_stop(
 ) -> None:
     app = App()
     async with tls.serving(app) as server, await server.connect() as stream:
-        await stream.send_all(HalfShaken(stream, client_context).hello[:50])
+        await stream.send_all(client_hello(client_context)[:50])
         await wait_all_tasks_blocked()
         began = trio.current_time()
         await server.stop()
@@ -259,19 +213,6 @@ async def test_rule_09_a_websocket_handshake_half_sent_gets_503(where: Where) ->
         await is_ended(client)
     drained(server, 1)
     assert "chat begins" not in app.seen
-
-
-async def test_rule_09_a_websocket_client_that_does_not_answer_the_close_is_cut_at_the_grace(
-    tcp: Where, clock: MockClock
-) -> None:
-    app = App()
-    async with serving_app(app, grace=50) as server, tcp.connected(server) as client:
-        websocket = await open_websocket(client.stream, "/chat")
-        await server.stop()
-        assert trio.current_time() == pytest.approx(50)
-        assert server.detail == "0 drained, 1 cut"
-        assert isinstance(await websocket.receive(), CloseConnection)
-        assert await websocket.receive() is None
 
 
 # What a slow client has before it.

@@ -428,15 +428,6 @@ async def test_a_websocket_accepted_as_the_stop_comes_gets_1001() -> None:
     assert seen == [TOLD]
 
 
-async def test_a_client_that_never_answers_the_close_is_cut_at_the_grace(clock: MockClock) -> None:
-    async with listening(echo, grace=20) as server, opened(server) as client:
-        await server.stop()
-        assert server.report.duration == pytest.approx(20)
-        assert server.detail == "0 drained, 1 cut"
-        assert await client.receive() == GOING_AWAY
-        assert await client.receive() is None
-
-
 async def test_a_client_that_answers_late_is_drained(clock: MockClock) -> None:
     async with listening(echo, grace=20) as server, opened(server) as client:
         server.group.stop()
