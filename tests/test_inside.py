@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Cause, Group, Member, busy, cancel_on_stop, stopping, wait_stopping
-from trio_run.testing import running
+from trio_run.testing import running, wait_stopped
 
 Times = dict[str, float]
 
@@ -633,6 +633,46 @@ async def test_every_task_of_an_actor_sees_its_stop_and_no_other_actor_does(
     }
     assert all(value is name.endswith("after") for name, value in seen.items())
     assert len(seen) == 8
+
+
+async def test_a_task_in_a_nursery_of_another_sees_the_stop_of_the_actor_that_started_it() -> None:
+    times: Times = {}
+
+    async def actor() -> None:
+        outside.start_soon(note, times, "task", wait_stopping)
+        await wait_stopping()
+
+    async with trio.open_nursery() as outside:
+        async with running(interruptible(actor)):
+            await wait_all_tasks_blocked()
+            assert times == {}
+    assert list(times) == ["task done"]
+
+
+async def test_who_asks_once_the_stop_has_begun_does_not_wait(autojump_clock: MockClock) -> None:
+    times: Times = {}
+
+    async def actor() -> None:
+        await wait_stopping()
+        await trio.sleep(1)
+        await note(times, "second", wait_stopping)
+        assert stopping()
+
+    async with running(interruptible(actor)):
+        pass
+    assert times == {"second done": 1}
+
+
+async def test_the_wait_for_the_stop_can_be_cancelled(autojump_clock: MockClock) -> None:
+    async def actor() -> None:
+        with trio.move_on_after(1) as scope:
+            await wait_stopping()
+        assert scope.cancelled_caught
+        assert not stopping()
+
+    async with running(interruptible(actor)) as group:
+        await wait_stopped(group)
+    assert trio.current_time() == 1
 
 
 async def test_rule_09_member_stop_lets_its_busy_blocks_end_and_its_own_alone(
