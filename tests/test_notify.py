@@ -19,9 +19,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Group, GroupFailed, SignalReceiver, SystemdNotifier
 from trio_run._notify import Notifier
+from trio_run.testing import open_program
 
+from . import TIMEOUT
 from .group.helpers import Worker, in_background
-from .process import TIMEOUT, open_program
+from .programs import script
 
 Datagram = dict[str, str]
 
@@ -96,7 +98,7 @@ async def test_rule_p2_a_program_says_how_it_is(manager: Manager) -> None:
         receiver = SignalReceiver(signal.SIGUSR1, handlers={signal.SIGHUP: reload})
         sys.exit(run(work, receiver, name="shop", grace=20, abort_after=3))
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert (await manager.wait_for("STATUS"))["STATUS"].startswith("starting")
         assert seconds(await manager.wait_for("EXTEND_TIMEOUT_USEC")) == 18
         assert await manager.wait_for("READY") == {
@@ -133,7 +135,7 @@ async def test_rule_p2_an_abstract_address_and_a_failed_start(
             raise CannotStart("no such disk")
         sys.exit(run(store))
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert await program.exit_code() == 1
         assert program.output == "no such disk\n"
     with manager.socket:
@@ -157,7 +159,7 @@ async def test_rule_p2_the_ping_comes_from_the_event_loop_alone(
         sys.exit(run(SignalReceiver(signal.SIGTERM, handlers={signal.SIGUSR1: block}),
                      trio.sleep_forever, signals=()))
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         await program.line_with("ready")
         for _ in range(3):
             await manager.wait_for("WATCHDOG")
@@ -183,7 +185,7 @@ async def test_rule_p2_no_child_has_the_variables(
             print(subprocess.check_output([sys.executable, "-c", looks], text=True))
         sys.exit(run(main))
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert await program.exit_code() == 0
         assert "[]\n" in program.output
 
@@ -194,7 +196,7 @@ async def test_rule_p2_where_nobody_listens_the_program_is_as_ever(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     source = "import sys, trio\nfrom trio_run import run\nsys.exit(run(trio.lowlevel.checkpoint))"
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert await program.exit_code() == 0
         assert "'checkpoint' returned (exit code 0)" in program.output
         assert ("can't be used: it is neither" in program.output) == address.startswith("vsock")

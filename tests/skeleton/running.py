@@ -10,7 +10,10 @@ from pathlib import Path
 import h11
 import trio
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 
 DOORS = ["--port", "--udp-port", "--web-port", "--tail-port", "--health-port"]
 FREE_PORTS = [word for door in DOORS for word in (door, "0")]
@@ -22,7 +25,7 @@ async def open_app(
 ) -> AsyncIterator[Program]:
     """The application, on ports of its own; with a log file, once it runs."""
     arguments = ["-W", "error", "-m", "trio_run", *FREE_PORTS, "--dir", str(directory)]
-    async with open_program(*arguments, *options) as program:
+    async with open_program(python(*arguments, *options)) as program:
         if log is not None:
             await reads(log, "stop it: ")
         yield program

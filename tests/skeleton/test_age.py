@@ -15,8 +15,10 @@ from trio_run import Cause
 from trio_run.skeleton import database as database_module
 from trio_run.skeleton.age import Age
 from trio_run.skeleton.store import Store
+from trio_run.testing import Program, open_program
 
-from ..process import TIMEOUT, Program, open_program
+from .. import TIMEOUT
+from ..programs import python
 from .database import locked, stored_in
 from .running import FREE_PORTS, where
 
@@ -221,7 +223,7 @@ sys.exit(app.main())
 async def life(directory: Path, ahead: float, *lines: str) -> None:
     """The clock is so much ahead: these lines are acknowledged, and it looks for old ones."""
     options = [*FREE_PORTS, "--dir", str(directory)]
-    async with open_program("-W", "error", "-c", LOOKS, str(ahead), *options) as program:
+    async with open_program(python("-W", "error", "-c", LOOKS, str(ahead), *options)) as program:
         await acknowledged(program, *lines)
         await program.line_with("looked five times")
         program.signal(signal.SIGTERM)

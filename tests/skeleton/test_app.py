@@ -18,8 +18,10 @@ import trustme
 from trio_run import Report
 from trio_run.skeleton import app
 from trio_run.skeleton.config import Config
+from trio_run.testing import Program, open_program, running
 
-from ..process import TIMEOUT, Program, open_program
+from .. import TIMEOUT
+from ..programs import python, script
 from .database import locked, stored_in
 from .running import FREE_PORTS, get, health, open_app, port_of, reads, where
 
@@ -61,7 +63,7 @@ def descriptors_of(program: Program) -> int:
 
 async def complaint(*options: str) -> str:
     """All that it says when it refuses to start."""
-    async with open_program("-m", "trio_run", *FREE_PORTS, *options) as program:
+    async with open_program(python("-m", "trio_run", *FREE_PORTS, *options)) as program:
         assert await program.exit_code() == 1
         return program.output
 
@@ -376,8 +378,7 @@ async def test_who_follows_and_does_not_read_is_not_waited_for_until_the_grace_e
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
+        async with running(group):
             tail = next(member for member in group.members if member.name == "tail")
             (address,) = tail.actor.addresses
             async with await trio.open_tcp_stream(*address) as client:
@@ -457,7 +458,7 @@ async def test_the_environment_sets_what_the_command_line_does_not(
 ) -> None:
     monkeypatch.setenv("COLLECTOR_DIR", str(tmp_path))
     monkeypatch.setenv("COLLECTOR_PORT", "nonsense")
-    async with open_program("-m", "trio_run", *FREE_PORTS) as program:
+    async with open_program(python("-m", "trio_run", *FREE_PORTS)) as program:
         assert await send(program, b"one\n") == b"ok 1\n"
         await stop(program)
     assert stored_in(tmp_path) == {1: "one"}
@@ -485,7 +486,7 @@ async def test_without_an_extra_it_says_which_to_install(
         from trio_run.skeleton.app import main
         sys.exit(main(["--dir", {str(tmp_path)!r}]))
     """
-    async with open_program(source=source) as program:
+    async with open_program(script(source)) as program:
         assert await program.exit_code() == 1
     assert program.output == sentence
 

@@ -6,6 +6,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_run import Group
 from trio_run.skeleton.counts import Counts
 from trio_run.skeleton.database import Line
+from trio_run.testing import running
 
 NOW = "2026-01-31T12:00:00.000Z"
 
@@ -18,11 +19,9 @@ async def counted(counts: Counts, *batches: list[Line]) -> None:
     """Hand these over, and stop at once."""
     group = Group()
     group.add(counts)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         for batch in batches:
             counts.add(batch)
-        group.stop()
 
 
 async def test_what_was_handed_over_before_the_stop_is_counted() -> None:
@@ -37,12 +36,10 @@ async def test_it_counts_while_it_runs() -> None:
     counts = Counts()
     group = Group()
     group.add(counts)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(group.run)
+    async with running(group):
         counts.add(lines("a", "a"))
         await wait_all_tasks_blocked()
         assert counts.by_source() == {"a": 2}
-        group.stop()
 
 
 async def test_no_end_of_sources_takes_no_end_of_memory() -> None:

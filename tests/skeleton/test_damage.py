@@ -19,8 +19,10 @@ from trio_run.skeleton import damage as damage_module
 from trio_run.skeleton import database as database_module
 from trio_run.skeleton.database import Damaged
 from trio_run.skeleton.store import Store
+from trio_run.testing import open_program
 
-from ..process import TIMEOUT, open_program
+from .. import TIMEOUT
+from ..programs import python
 from .running import FREE_PORTS, get, port_of, where
 
 PAGE = 4096
@@ -204,7 +206,7 @@ async def test_text_that_is_broken_can_be_read(tmp_path: Path) -> None:
 async def test_while_it_runs_the_log_and_the_health_and_the_page_say_so(tmp_path: Path) -> None:
     await fill(tmp_path)
     options = [*FREE_PORTS, "--dir", str(tmp_path)]
-    async with open_program("-W", "error", "-c", QUICK, *options) as program:
+    async with open_program(python("-W", "error", "-c", QUICK, *options)) as program:
         health, web = [await port_of(program, door) for door in ("curl", "http:")]
         await where(program)
         assert await get("127.0.0.1", health, "/livez") == (200, b"alive\n")

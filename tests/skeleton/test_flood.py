@@ -13,8 +13,9 @@ import pytest
 import trio
 
 from trio_run.skeleton import limits
+from trio_run.testing import Program
 
-from ..process import TIMEOUT, Program
+from .. import TIMEOUT
 from .database import stored_in
 from .running import open_app, where
 

@@ -11,8 +11,10 @@ import trio
 from trio_run import Group
 from trio_run.skeleton.health import Health
 from trio_run.skeleton.store import Store
+from trio_run.testing import open_program
 
-from ..process import TIMEOUT, open_program
+from .. import TIMEOUT
+from ..programs import python
 from .running import FREE_PORTS, get, health, open_app, port_of, where
 
 FEW_DESCRIPTORS = """
@@ -86,7 +88,7 @@ async def test_who_asks_for_a_websocket_there_is_refused(tmp_path: Path) -> None
 async def test_it_answers_while_idle_clients_have_taken_all_their_places(tmp_path: Path) -> None:
     """More of them than the process may have descriptors: they wait in the kernel's queue."""
     options = [*FREE_PORTS, "--dir", str(tmp_path)]
-    async with open_program("-W", "error", "-c", FEW_DESCRIPTORS, *options) as program:
+    async with open_program(python("-W", "error", "-c", FEW_DESCRIPTORS, *options)) as program:
         host, port = await where(program)
         web = await port_of(program, "http:")
         clients = []

@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from trio_run.skeleton.hosts import Hosts
+from trio_run.testing import Program
 
-from ..process import TIMEOUT, Program
+from .. import TIMEOUT
 from .database import stored_in
 from .running import get, open_app, port_of, where
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_run import Group, Report, TCPListener, UDPListener
+from trio_run import Group, TCPListener, UDPListener
 from trio_run.skeleton.intake import (
     MAX_LINE,
     LineSplitter,
@@ -27,8 +27,9 @@ from trio_run.skeleton.intake import (
     source_of,
 )
 from trio_run.skeleton.store import NotStored, Store
+from trio_run.testing import running, wait_stopped
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 from .database import locked, stored_in
 
 TOO_LONG = Refused("it is longer than 65536 bytes")
@@ -82,17 +83,12 @@ class Service:
         self.group = Group(grace=grace)
         storing = self.group.add(self.store)
         self.group.add(self.intake, needs=[storing])
-        self.report: Report | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        self.report = await self.group.run(task_status=task_status)
 
     async def connect(self) -> trio.SocketStream:
         return await trio.open_tcp_stream(*self.intake.addresses[0])
 
     def details(self) -> list[str]:
-        assert self.report is not None
-        return [actor.detail for actor in self.report.actors]
+        return [actor.detail for actor in self.group.report.actors]
 
 
 @asynccontextmanager
@@ -100,8 +96,7 @@ async def serving(directory: Path, *, grace: float = math.inf) -> AsyncIterator[
     """A service that runs; at the end it has to stop, if it has not been asked already."""
     service = Service(directory, grace)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(service.run)
+        async with running(service.group):
             yield service
             service.group.stop()
 
@@ -269,8 +264,7 @@ async def test_a_line_that_is_not_stored_within_the_grace_is_not_acknowledged(
             with pytest.raises(trio.BrokenResourceError):  # a reset: nobody takes it for an answer
                 await client.receive_some()
             await client.aclose()
-            while service.report is None:
-                await trio.sleep(0.01)
+            await wait_stopped(service.group)
     assert service.details() == ["0 lines stored, 0 waiting", "0 drained, 1 cut"]
     assert stored_in(tmp_path) == {}
 

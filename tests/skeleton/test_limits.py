@@ -11,7 +11,7 @@ from trio_run.skeleton import app, limits
 from trio_run.skeleton.config import Config
 from trio_run.skeleton.store import Store
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 
 resource = pytest.importorskip("resource")  # on Windows there is none
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 from .running import FREE_PORTS
 
 CLIENTS = 500
@@ -115,7 +118,7 @@ async def test_no_acknowledged_line_is_lost_when_it_is_stopped_under_load(
     tmp_path: Path, round_number: int
 ) -> None:
     arguments = [*FREE_PORTS, "--dir", str(tmp_path), "--grace", str(GRACE)]
-    async with open_program("-W", "error", "-c", COUNTED, *arguments) as program:
+    async with open_program(python("-W", "error", "-c", COUNTED, *arguments)) as program:
         port = await port_of(program)
         with trio.fail_after(TIMEOUT):
             async with trio.open_nursery() as nursery:

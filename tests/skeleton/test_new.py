@@ -20,13 +20,15 @@ import yaml
 import trio_run
 from trio_run.skeleton import limits, new
 from trio_run.skeleton.config import Config, ConfigError, read_config
+from trio_run.testing import open_program
 
-from ..process import TIMEOUT, open_program
+from .. import TIMEOUT
 from .running import FREE_PORTS, get, port_of, where
 from .test_load import check_clients, start_clients
 
 TREE = Path(trio_run.__file__).parent.parent
 SKELETON = Path(new.__file__).parent
+NEW = [sys.executable, "-m", "trio_run", "new"]
 ABORT_AFTER = inspect.signature(trio_run.run).parameters["abort_after"].default
 NAME_RULE = (
     "must be a letter, then up to 39 ASCII letters, digits and underscores, no underscore last"
@@ -35,12 +37,6 @@ LONGEST = "a" * 40
 PIP = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
 PYTEST = ["-m", "pytest", "-p", "no:cacheprovider"]
 
-# Becomes another program, with the process id that it has. That is not to find this tree.
-EXECUTE = """
-import os, sys
-os.environ.pop("PYTHONPATH", None)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
@@ -465,7 +461,7 @@ async def test_the_copy_loses_no_acknowledged_line_when_it_is_stopped_under_load
     project: Path, python: Path, tmp_path: Path
 ) -> None:
     command = [str(python.parent / "shop"), *FREE_PORTS, "--dir", str(tmp_path)]
-    async with open_program("-c", EXECUTE, *command, cwd=project.parent) as program:
+    async with open_program(command, env=ENVIRONMENT, cwd=project.parent) as program:
         page = await get("127.0.0.1", await port_of(program, "http:"), "/")
         assert page == (200, (project / "shop" / "page.html").read_bytes())
         _, port = await where(program)
@@ -501,7 +497,7 @@ async def test_a_copy_whose_event_loop_is_blocked_is_ended_by_its_watchdog(
         "sys.exit(app.main(sys.argv[1:]))\n"
     )
     command = [str(python), "-c", source, *FREE_PORTS, "--dir", str(tmp_path), "--grace", "0.1"]
-    async with open_program("-c", EXECUTE, *command, cwd=project.parent) as program:
+    async with open_program(command, env=ENVIRONMENT, cwd=project.parent) as program:
         await program.line_with("blocked")
         program.signal(signal.SIGTERM)
         assert await program.exit_code() == 1
@@ -509,16 +505,16 @@ async def test_a_copy_whose_event_loop_is_blocked_is_ended_by_its_watchdog(
 
 
 async def test_without_a_directory_it_is_a_usage_error() -> None:
-    async with open_program("-m", "trio_run", "new") as program:
+    async with open_program(NEW) as program:
         assert await program.exit_code() == 2
     assert "usage: python -m trio_run new" in program.output
 
 
 async def test_it_is_run_as_a_program(tmp_path: Path) -> None:
-    async with open_program("-m", "trio_run", "new", str(tmp_path / "shop")) as program:
+    async with open_program([*NEW, str(tmp_path / "shop")]) as program:
         assert await program.exit_code() == 0
     assert program.output.startswith(f"shop is in {tmp_path}/shop:\n")
-    async with open_program("-m", "trio_run", "new", str(tmp_path / "shop")) as program:
+    async with open_program([*NEW, str(tmp_path / "shop")]) as program:
         assert await program.exit_code() == 2
     assert program.output == (
         f"{tmp_path}/shop is not empty; choose a directory that is, or a new one\n"

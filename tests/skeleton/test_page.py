@@ -18,7 +18,10 @@ import trustme
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from ..process import TIMEOUT, Program, open_program
+from trio_run.testing import Program, open_program
+
+from .. import TIMEOUT
+from ..programs import python
 from .running import FREE_PORTS, port_of, where
 from .test_damage import destroy, fill
 
@@ -136,7 +139,7 @@ async def open_app(
 ) -> AsyncIterator[Program]:
     ports = ["--web-port", str(web), "--tail-port", str(tail)]
     arguments = ["-m", "trio_run", *FREE_PORTS, *ports, "--dir", str(directory), *options]
-    async with open_program(*arguments) as program:
+    async with open_program(python(*arguments)) as program:
         await program.line_with("stop it: ")
         yield program
 

@@ -18,8 +18,9 @@ from trio_run.skeleton import database as database_module
 from trio_run.skeleton import room as room_module
 from trio_run.skeleton.room import NoRoom, Room
 from trio_run.skeleton.store import NotStored, Store
+from trio_run.testing import Program
 
-from ..process import TIMEOUT, Program
+from .. import TIMEOUT
 from .database import stored_in
 from .running import get, open_app, port_of, where
 

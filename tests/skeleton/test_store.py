@@ -20,7 +20,7 @@ from trio_run.skeleton import store as store_module
 from trio_run.skeleton.database import Line, SearchTooLong
 from trio_run.skeleton.store import NotStored, Store
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 from .database import locked, stored_in
 
 MANY = 10_000  # lines are a full batch

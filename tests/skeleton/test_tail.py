@@ -22,7 +22,7 @@ from trio_run.skeleton.database import Line
 from trio_run.skeleton.hosts import Hosts
 from trio_run.skeleton.tail import Tail
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 
 NOW = "2026-01-31T12:00:00.000Z"
 GOING_AWAY = 1001

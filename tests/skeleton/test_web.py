@@ -20,8 +20,9 @@ from trio_run.skeleton.hosts import Hosts
 from trio_run.skeleton.store import Store
 from trio_run.skeleton.tail import Tail
 from trio_run.skeleton.web import Web
+from trio_run.testing import running
 
-from ..process import TIMEOUT
+from .. import TIMEOUT
 
 LOCAL = ("127.0.0.1", 40000)
 
@@ -84,8 +85,7 @@ class Service:
 async def serving(directory: Path) -> AsyncIterator[Service]:
     service = Service(directory)
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(service.group.run)
+        async with running(service.group):
             yield service
             service.group.stop()
 
