@@ -17,7 +17,7 @@ from trio_run import (
     HTTPListener,
     SignalReceiver,
 )
-from trio_run.testing import running
+from trio_run.testing import ending, running
 
 from ..http_serving import Client, request, serving_app
 from ..serving import (
@@ -59,17 +59,6 @@ async def cutting(app: App, cut: str, where: Where) -> AsyncIterator[Server]:
         assert server.report.actors[0].outcome == "cut"
 
 
-async def end_of(client: Client) -> tuple[bytes, bool]:
-    """What it gets, and whether that ends cleanly."""
-    received = b""
-    try:
-        while data := await client.stream.receive_some():
-            received += bytes(data)
-    except trio.BrokenResourceError:
-        return received, False
-    return received, True
-
-
 async def test_cut_what_is_in_flight_is_cancelled_and_gets_no_byte(
     where: Where, cut: str, clock: MockClock
 ) -> None:
@@ -79,7 +68,7 @@ async def test_cut_what_is_in_flight_is_cancelled_and_gets_no_byte(
             client = await stack.enter_async_context(where.connected(server))
             await client.send(request("GET /work HTTP/1.1"))
             await app.begun.wait()
-        assert (await end_of(client))[0] == b""
+        assert (await ending(client.stream))[0] == b""
         if cut != "from outside":
             assert server.detail == "0 drained, 1 cut"
         assert sorted(app.seen[2:]) == ["lifespan is cancelled", "work is cancelled"]
@@ -98,11 +87,11 @@ async def test_cut_half_a_response_does_not_look_whole(
             client = await stack.enter_async_context(where.connected(server))
             await client.send(request(f"GET /half HTTP/{version}"))
             await app.begun.wait()
-        received, clean = await end_of(client)
+        received, end = await ending(client.stream)
         if version == "1.1" or where.kind == "unix":
             assert not received.endswith(b"0\r\n\r\n")
         if version == "1.0" and where.kind != "unix":
-            assert not clean
+            assert end == "reset"
 
 
 async def test_cut_an_app_that_works_on_after_its_response_is_cancelled(
