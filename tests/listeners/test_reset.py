@@ -16,7 +16,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import HTTPListener, UnixListener, busy
-from trio_run.testing import read_exactly, read_to_end
+from trio_run.testing import ending, read_exactly, read_to_end
 
 from .serving import (
     HOST,
@@ -35,12 +35,9 @@ Handler = Callable[[Any], Awaitable[None]]
 
 async def read_to_reset(client: Stream) -> bytes:
     """All there is until a reset. A clean end of stream is an error."""
-    got = bytearray()
-    with contextlib.suppress(trio.BrokenResourceError):
-        while chunk := await client.receive_some():
-            got += chunk
-        raise AssertionError(f"a clean end of stream after {len(got)} bytes")
-    return bytes(got)
+    got, end = await ending(client)
+    assert end == "reset"
+    return got
 
 
 async def failing(stream: Stream) -> None:

@@ -18,7 +18,7 @@ import trustme
 from trio_run import Report
 from trio_run.skeleton import app
 from trio_run.skeleton.config import Config
-from trio_run.testing import Program, open_program, running
+from trio_run.testing import Program, open_program, read_to_end, running
 
 from .. import TIMEOUT
 from ..programs import python, script
@@ -38,7 +38,7 @@ async def send(program: Program, data: bytes) -> bytes:
         async with await connect(program) as stream:
             await stream.send_all(data)
             await stream.send_eof()
-            return b"".join([data async for data in stream])
+            return await read_to_end(stream)
 
 
 async def stop(program: Program, signum: signal.Signals = signal.SIGTERM) -> None:

@@ -27,7 +27,7 @@ from trio_run.skeleton.intake import (
     source_of,
 )
 from trio_run.skeleton.store import NotStored, Store
-from trio_run.testing import running, wait_stopped
+from trio_run.testing import read_to_end, read_until, running, wait_stopped
 
 from .. import TIMEOUT
 from .database import locked, stored_in
@@ -99,15 +99,6 @@ async def serving(directory: Path, *, grace: float = math.inf) -> AsyncIterator[
         async with running(service.group):
             yield service
             service.group.stop()
-
-
-async def receive_line(stream: trio.SocketStream) -> bytes:
-    received = b""
-    while not received.endswith(b"\n"):
-        data = await stream.receive_some()
-        assert data, received
-        received += data
-    return received
 
 
 @pytest.mark.parametrize(
@@ -211,7 +202,7 @@ async def test_a_line_that_is_being_stored_is_answered_when_we_are_stopped(tmp_p
             await wait_all_tasks_blocked()
             assert service.intake.status == "1 connections, 1 busy"
             lock.release()
-        assert await receive_line(client) == b"ok 1\n"
+        assert await read_until(client, b"\n") == b"ok 1\n"
         assert await client.receive_some() == b""
         await client.aclose()
     assert service.details() == [
@@ -224,7 +215,7 @@ async def test_half_a_line_is_not_stored_when_we_are_stopped(tmp_path: Path) -> 
     async with serving(tmp_path) as service:
         client = await service.connect()
         await client.send_all(b"whole\nha")
-        assert await receive_line(client) == b"ok 1\n"
+        assert await read_until(client, b"\n") == b"ok 1\n"
         service.group.stop()
         assert await client.receive_some() == b""
         await client.aclose()
@@ -244,7 +235,7 @@ async def test_what_has_arrived_when_we_are_stopped_is_stored_and_answered(tmp_p
             service.group.stop()
             await wait_all_tasks_blocked()
             lock.release()
-        answers = b"".join([data async for data in client])
+        answers = await read_to_end(client)
         await client.aclose()
     assert answers == b"".join(b"ok %d\n" % number for number in range(1, 2_001))
     assert list(stored_in(tmp_path).values()) == ["first", *lines[:-1]]

@@ -18,7 +18,7 @@ import trustme
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from trio_run.testing import Program, open_program
+from trio_run.testing import Program, open_program, read_to_end
 
 from .. import TIMEOUT
 from ..programs import python
@@ -151,7 +151,7 @@ async def send(program: Program, *lines: str) -> None:
         async with await trio.open_tcp_stream(*await where(program)) as stream:
             await stream.send_all(data)
             await stream.send_eof()
-            answers = b"".join([answer async for answer in stream])
+            answers = await read_to_end(stream)
     assert answers.count(b"ok ") == len(lines)
 
 
