@@ -10,10 +10,8 @@ import trio
 
 from trio_run import Group, GroupFailed
 
+from ... import TIMEOUT
 from ..http_serving import App, Client, answer, only_http, read_body, serving_app
-from ..serving import (
-    TIMEOUT,
-)
 
 BIG = 2**26  # bytes: more than the kernel keeps for a connection
 

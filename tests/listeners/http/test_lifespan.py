@@ -8,10 +8,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import CannotStart, Group, GroupFailed, HTTPListener
 
+from ... import TIMEOUT
 from ..http_serving import App, Client, answer, request, serving_app
 from ..serving import (
     HOST,
-    TIMEOUT,
     lines_of,
     listening_at,
     serving,

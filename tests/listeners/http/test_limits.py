@@ -15,13 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_run import Group, HTTPListener, cancel_on_stop
 from trio_run.testing import running
 
+from ... import TIMEOUT
 from ..http_serving import Client, answer, only_http, read_body, request, serving_app
-from ..serving import (
-    HOST,
-    TIMEOUT,
-    lines_of,
-    listening_at,
-)
+from ..serving import HOST, lines_of, listening_at
 from .helpers import BIG, body, client_of, echo, failures, hello, leave_at_once, reset_by, start
 
 # Timeouts.

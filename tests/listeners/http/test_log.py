@@ -10,13 +10,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_run.testing import read_to_end
+
+from ... import TIMEOUT
 from ..http_serving import App, Client, answer, only_http, read_body, request, serving_app
 from ..serving import (
-    TIMEOUT,
     connected_to,
     lines_of,
     name_of,
-    read_to_end,
     serving,
 )
 from .helpers import (

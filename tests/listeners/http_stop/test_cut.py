@@ -19,12 +19,9 @@ from trio_run import (
 )
 from trio_run.testing import ending, running
 
+from ... import TIMEOUT
 from ..http_serving import Client, request, serving_app
-from ..serving import (
-    HOST,
-    TIMEOUT,
-    Server,
-)
+from ..serving import HOST, Server
 from .helpers import App, Where, is_last, open_websocket
 
 # Cut.

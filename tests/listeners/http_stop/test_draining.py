@@ -12,11 +12,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run._listeners import _connection
 
+from ... import TIMEOUT
 from ..http_serving import Client, request
-from ..serving import (
-    TIMEOUT,
-    Server,
-)
+from ..serving import Server
 from .helpers import App, Where, drained, is_ended, is_last, stopped
 
 # Idle.

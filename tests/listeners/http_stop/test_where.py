@@ -16,12 +16,9 @@ from trio_run import (
 )
 from trio_run.testing import running
 
+from ... import TIMEOUT
 from ..http_serving import Client, request
-from ..serving import (
-    HOST,
-    TIMEOUT,
-    Server,
-)
+from ..serving import HOST, Server
 from .helpers import App, Where, goes_away, is_ended, is_last, open_websocket
 
 # Where the listener runs.

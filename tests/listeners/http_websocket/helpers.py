@@ -16,13 +16,11 @@ from wsproto.events import (
 )
 
 from trio_run import busy
+from trio_run.testing import read_to_end
 
+from ... import TIMEOUT
 from ..http_serving import App, only_http, serving_app
-from ..serving import (
-    TIMEOUT,
-    Server,
-    read_to_end,
-)
+from ..serving import Server
 from ..websocket_client import WebSocketClient
 
 REQUEST = (

@@ -16,10 +16,10 @@ from wsproto.events import (
 from trio_run import Group, HTTPListener
 from trio_run.testing import running
 
+from ... import TIMEOUT
 from ..http_serving import only_http
 from ..serving import (
     HOST,
-    TIMEOUT,
     lines_of,
     name_of,
     open_descriptors,

@@ -17,14 +17,11 @@ from wsproto.events import (
     RejectData,
 )
 
+from trio_run.testing import read_to_end
+
+from ... import TIMEOUT
 from ..http_serving import serving_app
-from ..serving import (
-    TIMEOUT,
-    lines_of,
-    name_of,
-    read_and_close,
-    read_to_end,
-)
+from ..serving import lines_of, name_of, read_and_close
 from ..websocket_client import WebSocketClient
 from .helpers import (
     LOST,

@@ -24,10 +24,8 @@ from wsproto.events import (
 from trio_run import stopping
 from trio_run._inside import place
 
-from ..serving import (
-    TIMEOUT,
-    lines_of,
-)
+from ... import TIMEOUT
+from ..serving import lines_of
 from ..websocket_client import GOING_AWAY, NORMAL, WebSocketClient
 from .helpers import (
     LOST,

@@ -19,16 +19,11 @@ from wsproto.events import (
 
 from trio_run import Group, HTTPListener, busy, cancel_on_stop, stopping
 from trio_run._listeners._stream import StreamListener
-from trio_run.testing import running
+from trio_run.testing import read_to_end, running
 
+from ... import TIMEOUT
 from ..http_serving import App, only_http, serving_app
-from ..serving import (
-    HOST,
-    TIMEOUT,
-    lines_of,
-    read_and_close,
-    read_to_end,
-)
+from ..serving import HOST, lines_of, read_and_close
 from ..websocket_client import GOING_AWAY, WebSocketClient
 from .helpers import (
     REQUEST,
