@@ -686,6 +686,7 @@ async def test_rule_09_member_stop_lets_its_busy_blocks_end_and_its_own_alone(
         one.stop()
         await one.wait_stopped()
         assert trio.current_time() == 6
+        await wait_stopped(group)
     assert times == {"one done": 6, "other done": 9}
 
 

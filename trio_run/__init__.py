@@ -35,6 +35,8 @@ The tour:
 * Under a service manager: :func:`inherited_sockets` are those that it has opened for us, and
   :func:`run` says how the program is. :class:`SystemdNotifier` does that for a group of one's own.
 
+* Tests have what they need of a group, a client and a process in :mod:`trio_run.testing`.
+
 Everything is logged on the logger ``trio_run``.
 """
 
