@@ -16,7 +16,6 @@ from trio_run import CannotStart, inherited_sockets
 from trio_run.testing import open_program
 
 from .ports import free_port
-from .programs import script
 
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -149,9 +148,7 @@ async def test_rule_p1_as_systemd_itself_hands_them_over() -> None:
         *("systemd-socket-activate", "-l", f"127.0.0.1:{port}", "--fdname=web"),
         *(sys.executable, "-c", textwrap.dedent(served)),
     ]
-    async with open_program(
-        script(f"import os; os.execvp({command[0]!r}, {command!r})")
-    ) as program:
+    async with open_program(command) as program:
         await program.line_with("Listening on")
         async with await trio.open_tcp_stream("127.0.0.1", port) as client:
             assert await client.receive_some() == b"hello"

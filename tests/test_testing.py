@@ -331,6 +331,23 @@ async def test_connect_finds_a_tcp_listener(host: str | None) -> None:
             assert client.socket.getpeername()[0] in (HOST, "::1")
 
 
+@pytest.mark.parametrize(("host", "there"), [("0.0.0.0", HOST), ("::", "::1")])
+async def test_connect_goes_to_this_machine_where_every_interface_is_listened_on(
+    host: str, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts: list[str] = []
+    open_tcp_stream = trio.open_tcp_stream
+
+    async def remember(host: str, port: int) -> trio.SocketStream:
+        hosts.append(host)
+        return await open_tcp_stream(host, port)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", remember)
+    listener = TCPListener(echo, 0, host=host)
+    async with running(listener), await connect(listener):
+        assert hosts == [there]  # not every platform takes the other for an address
+
+
 async def test_connect_finds_a_unix_listener(tmp_path: Path) -> None:
     listener = UnixListener(echo, tmp_path / "socket")
     async with running(listener):
@@ -563,9 +580,26 @@ async def test_a_line_that_does_not_come_any_more() -> None:
 
 
 async def test_a_line_that_has_not_ended_is_waited_for() -> None:
-    source = "import sys; print('rea', end='', flush=True); sys.stdin.read(); print('dy')"
-    async with open_program(python(source)) as program:
-        assert await program.line_with("rea") == "ready"
+    source = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("rea", end="")
+signal.pause()
+print("dy")
+"""
+    lines: list[str] = []
+
+    async def wait() -> None:
+        lines.append(await program.line_with("rea"))
+
+    async with open_program(python(source)) as program, trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        while program.output != "rea":
+            await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
+        assert lines == []
+        program.signal(signal.SIGTERM)
+    assert lines == ["ready"]
 
 
 async def test_a_program_gets_signals() -> None:
