@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_AHEAD = 65536  # bytes of the next requests that are read while the app answers this one
 MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
 
+_AT_ONCE = 262144  # bytes of a body
 _DISCONNECT = "http.disconnect"
 
 
@@ -178,7 +179,7 @@ class Exchange:
             # Who sends already sends the response: then it is not to be asked for.
             if parser.expects_continue and not (self._http.sending.is_taken or self.status):
                 await self._ask_for_body()
-            data = await self._read(self._http.service.idle_timeout)
+            data = await self._read(self._http.service.idle_timeout, _AT_ONCE)
             if data is None:
                 break
             if not data:
@@ -223,7 +224,7 @@ class Exchange:
             finally:
                 self._receiving = None
 
-    async def _read(self, seconds: float) -> bytes | None:
+    async def _read(self, seconds: float, at_once: int = MAX_AHEAD) -> bytes | None:
         """What the client sends next; b"" if that is nothing, None when the exchange is over.
 
         Raises:
@@ -231,7 +232,7 @@ class Exchange:
         """
         with trio.move_on_after(seconds) as self._receiving:
             try:
-                return bytes(await self._http.stream.receive_some())
+                return bytes(await self._http.stream.receive_some(at_once))
             except (trio.BrokenResourceError, trio.ClosedResourceError):  # of the latter kind: cut
                 self._receiving = None
                 self._break()

@@ -18,7 +18,6 @@ from .._bind import check_given, format_address
 from .._stream import StreamListener
 from .._tcp import TCPEndpoint
 from .._unix import UnixEndpoint
-from ._idle import IdleConnections
 from ._lifespan import ASGIApp, Lifespan
 
 if TYPE_CHECKING:
@@ -147,7 +146,6 @@ class HTTPListener:
             app=app,
             listener=self._listener,
             scheme=scheme,
-            idle=IdleConnections(idle_timeout, self._listener.start_soon),
             idle_timeout=idle_timeout,
             header_timeout=header_timeout,
             max_message_size=max_message_size,

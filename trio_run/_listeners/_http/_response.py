@@ -140,5 +140,6 @@ class Response:
             self._left -= size
         elif self._is_chunked:
             end = b"" if more else b"0\r\n\r\n"
-            return b"%x\r\n%b\r\n%b" % (size, data, end) if size else end
+            # Formatting it would copy a large piece twice.
+            return b"".join((b"%x\r\n" % size, data, b"\r\n", end)) if size else end
         return data

@@ -7,14 +7,16 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import one_line, unwrapped
+from ._idle import IdleConnections
 
 if TYPE_CHECKING:
     from .._connection import Connection
     from .._stream import StreamListener
-    from ._idle import IdleConnections
     from ._lifespan import ASGIApp
 
 logger = logging.getLogger("trio_run")
+_SILENT = 20.0  # seconds, until the client of a WebSocket is pinged; and again, given up
+
 access_logger = logging.getLogger("trio_run.access")
 
 
@@ -23,11 +25,14 @@ class Service:
     app: ASGIApp
     listener: StreamListener
     scheme: str
-    idle: IdleConnections
     idle_timeout: float  # seconds
     header_timeout: float
     max_message_size: int  # bytes
     state: dict[str, Any] | None = None  # of the lifespan, where the app has one
+
+    def __post_init__(self) -> None:
+        self.idle = IdleConnections(self.idle_timeout, self.listener.start_soon)
+        self.silent = IdleConnections(_SILENT, self.listener.start_soon)
 
     def log_failure(
         self, connection: Connection, what: str, error: Exception, *, left: str

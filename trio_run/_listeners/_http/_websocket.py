@@ -8,6 +8,7 @@ websocket.disconnect with that code. The protocol is that of the library websock
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,6 @@ _WHY = "going away"
 _CLOSE_TIMEOUT = 10.0  # seconds for a client to answer our Close
 _MAX_REASON = 123  # bytes
 _DENIAL = "websocket.http.response."
-_SILENT = 20.0  # seconds, until a client is asked; and again, until it is given up
 
 
 class WebSocket:
@@ -54,6 +54,8 @@ class WebSocket:
         self.open = False
         self._closed = False  # nothing more is sent
         self._reading = trio.CancelScope()
+        self.idle_since = math.inf
+        self._has_pinged = False  # since the client was last heard
         self._parts = bytearray()  # of the message that is coming in
         self._is_text = False
         self._told_connect = False
@@ -286,30 +288,40 @@ class WebSocket:
 
     async def read(self) -> None:
         """Read until both sides have closed, or the client is gone."""
-        with self._reading:
-            data, self._http.parser.ahead = self._http.parser.ahead, b""
-            while not await self._take(data) and (data := await self._receive()):
-                pass
+        silent = self._http.service.silent
+        silent.add(self)
+        try:
+            with self._reading:
+                data, self._http.parser.ahead = self._http.parser.ahead, b""
+                while not await self._take(data) and (data := await self._receive()):
+                    pass
+        finally:
+            silent.discard(self)
         self._closed = True
         self._end(_LOST)
 
     async def _receive(self) -> bytes:
-        """What the client sends next; nothing if it is gone.
+        """What the client sends next; nothing if it is gone."""
+        self.idle_since = trio.current_time()
+        try:
+            return bytes(await self._http.stream.receive_some())
+        except trio.BrokenResourceError:
+            return b""
+        finally:
+            self.idle_since = math.inf
+            self._has_pinged = False
 
-        A silent one is asked whether it is still there.
-        """
-        has_pinged = False
-        while True:
-            with trio.move_on_after(_SILENT):
-                try:
-                    return bytes(await self._http.stream.receive_some())
-                except trio.BrokenResourceError:
-                    return b""
-            if has_pinged and not self._closed:
-                return b""
-            has_pinged = True
-            with contextlib.suppress(ClientDisconnected):
-                await self._write(lambda: self._protocol.send_ping(b""))
+    def give_up(self) -> None:
+        """Its client is silent: ask whether it is still there, or give it up."""
+        if not self._has_pinged:
+            self._has_pinged = True
+            self._http.service.listener.start_soon(self._ping)
+        elif not self._closed:
+            self._reading.cancel("the client is silent")
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(ClientDisconnected):
+            await self._write(lambda: self._protocol.send_ping(b""))
 
     async def _take(self, data: bytes) -> bool:
         """Returns whether that was the end."""
