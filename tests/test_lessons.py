@@ -205,7 +205,7 @@ async def test_without_port_lesson_12_has_port_7012() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "package", "extra"), [(4, "h11", "http"), (8, "trio_websocket", "websocket")]
+    ("number", "package", "extra"), [(4, "httptools", "http"), (8, "trio_websocket", "websocket")]
 )
 async def test_what_is_not_installed_is_named_with_the_cure(
     number: int, package: str, extra: str

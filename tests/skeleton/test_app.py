@@ -468,8 +468,8 @@ async def test_the_environment_sets_what_the_command_line_does_not(
     ("module", "sentence"),
     [
         (
-            "trio_run._listeners._http._connection",  # which imports h11, as trio_websocket does
-            "HTTPListener needs h11 and wsproto: pip install 'trio-run[http]'\n",
+            "trio_run._listeners._http._connection",  # which imports httptools
+            "HTTPListener needs httptools and websockets: pip install 'trio-run[http]'\n",
         ),
         (
             "trio_websocket",

@@ -38,7 +38,7 @@ SPARE = 5.0  # from the last moment that the program may still run to that of th
 
 # Names of modules that the copy, or its tests, would import in vain if it had them itself.
 _TAKEN = sys.stdlib_module_names | {
-    *("h11", "trio", "trio_run", "trio_websocket", "wsproto"),
+    *("httptools", "trio", "trio_run", "trio_websocket", "websockets", "wsproto"),
     *("attr", "attrs", "idna", "outcome", "sniffio", "sortedcontainers"),  # Trio's own
     *("iniconfig", "packaging", "pluggy", "pygments", "pytest", "pytest_trio", "tests"),
 }

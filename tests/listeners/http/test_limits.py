@@ -170,7 +170,7 @@ async def test_a_client_that_takes_nothing_of_its_response_is_given_up(
         await client.send(request())
         began = trio.current_time()
         await gave_up.wait()
-        assert 5 <= trio.current_time() - began <= 10  # its kernel takes some at first
+        assert 5 <= trio.current_time() - began <= 20  # its kernel takes some at first
         assert await reset_by(client)
         await trio.aclose_forcefully(stream)
     (line,) = lines_of(caplog, HOST)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_AHEAD = 65536  # bytes of the next requests that are read while the app answers this one
 MAX_UNREAD = 65536  # bytes of a body that its app has left: more is not worth the connection
 
-_AT_ONCE = 262144  # bytes of a body
+_AT_ONCE = 131072  # bytes of a body
 _DISCONNECT = "http.disconnect"
 
 

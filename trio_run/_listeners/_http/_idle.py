@@ -67,7 +67,7 @@ class IdleConnections:
 
     async def _look(self, looking: trio.CancelScope) -> None:
         with looking:
-            while True:
+            while self._heap:
                 await trio.sleep_until(self._heap[0][0])
                 now = trio.current_time()
                 while self._heap and self._heap[0][0] <= now:
