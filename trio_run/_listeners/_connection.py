@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from ._bind import format_address
-from ._busy import Busyness
-from ._linger import linger, not_taken, reset_at_close, unread, unsent, wait_acknowledged
+from ._linger import linger, reset_at_close, unread, unsent, wait_acknowledged
 from ._readiness import Watch
+from ._sending import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,15 +39,10 @@ if TYPE_CHECKING:
 FIRST_REQUEST = 0.5  # seconds for a client that has only just come, before it is made to leave
 
 _RECEIVE_SIZE = 65536  # bytes
-_LOOKS = 4  # in a send_timeout, whether the client has taken something
 
 
 class InputEnded(trio.BrokenResourceError):
     """A connection drains in the midst of TLS. Its handler reads end of file instead."""
-
-
-class SendTimeout(trio.BrokenResourceError):
-    """The client has taken nothing of what is sent for too long."""
 
 
 class Credentials(NamedTuple):
@@ -58,7 +53,7 @@ class Credentials(NamedTuple):
     gid: int
 
 
-class Connection(Busyness, trio.abc.HalfCloseableStream):
+class Connection(Sender, trio.abc.HalfCloseableStream):
     """One client's stream: used like a :class:`trio.SocketStream`, and its listener can drain it.
 
     ``peer`` is the client's address, or on a Unix socket its :class:`Credentials`. ``socket`` is
@@ -68,8 +63,6 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "_at_input",
-        "_carries_tls",
-        "_closed",
         "_has_asked",
         "_input_is_over",
         "_left",
@@ -77,11 +70,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         "_lingering",
         "_patience",
         "_reading",
-        "_sending",
-        "_sent_eof",
-        "_socket",
         "_trio_socket",
-        "_waited",
         "_watch",
         "at_drain",
         "at_end",
@@ -90,7 +79,6 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         "more_to_come",
         "peer",
         "scope",
-        "send_timeout",
         "shaking_hands",
         "task",
     )
@@ -104,8 +92,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         shielded: bool = False,
         watch: Watch | None = None,
     ) -> None:
-        super().__init__(inside, shielded=shielded)
-        self._socket = socket
+        super().__init__(socket, inside, shielded=shielded)
         self._watch = watch or Watch(socket)
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
@@ -116,7 +103,6 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         self.at_drain: Callable[[], object] | None = None
         self.at_end: Callable[[], object] | None = None
         self.shaking_hands = False
-        self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
         self.more_to_come = False  # it is still sending what nobody will read: linger for that
         self.draining = False
         self.first_request_by = math.inf  # known when its handler begins
@@ -124,15 +110,10 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         self._left: int | None = None  # how many bytes may still be read, once it drains
         self._left_is_final = False
         self._input_is_over = False  # nothing is read any more, busy or not
-        self._carries_tls = False
         self._patience = math.inf  # seconds in which the rest of a handshake has to come
         self._at_input: Callable[[], object] | None = None
         self._reading = False
-        self._sending = False
-        self._waited = False  # since a task last let the others run
-        self._sent_eof = False
         self._lingering = False
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Connection from {self.who}>"
@@ -372,87 +353,7 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
         elif self._at_input is not None:
             self._at_input()
 
-    # Sending.
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._claim_sending()
-        # TLS has looked for a cancel already, and loses what it gives us if we don't send it.
-        if not self._carries_tls:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        waited = False
-        size = sent = 0
-        self._sending = True
-        try:
-            self._check_sendable()
-            with memoryview(data).cast("B") as view:
-                size = len(view)
-                while sent < size:
-                    try:
-                        sent += self._socket.send(view[sent:] if sent else view)
-                    except BlockingIOError:
-                        await self._wait_writable()
-                        waited = True
-        except OSError as exc:
-            self._broken = True
-            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
-        finally:
-            self._sending = False
-            self._sent += sent
-            if 0 < sent < size:
-                self._tear(self._sent - sent)
-        if waited:
-            self._waited = True
-        elif self._waited:
-            # One turn of the scheduler in each receive-and-send is enough for the others.
-            self._waited = False
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        self._claim_sending()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._sending = True
-        try:
-            self._check_sendable()
-            await self._wait_writable()
-        finally:
-            self._sending = False
-
-    def _claim_sending(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this connection")
-
-    async def _wait_writable(self) -> None:
-        """Wait until there is room, as long as the client takes some of what was sent before.
-
-        There is room only when it has taken a good deal.
-        """
-        not_yet = not_taken(self._socket) if self.send_timeout < math.inf else 0
-        silent_until = trio.current_time() + self.send_timeout
-        while trio.current_time() < silent_until:
-            with trio.move_on_after(self.send_timeout / _LOOKS):
-                try:
-                    return await trio.lowlevel.wait_writable(self._socket)
-                except trio.ClosedResourceError:
-                    self._check_open()  # a reader was woken, and we with it
-                    continue
-            if (now := not_taken(self._socket)) < not_yet:
-                not_yet = now
-                silent_until = trio.current_time() + self.send_timeout
-        raise SendTimeout(
-            f"the client has taken nothing of what is sent for {self.send_timeout:g} s"
-        )
-
-    async def send_eof(self) -> None:
-        self._claim_sending()
-        await trio.lowlevel.checkpoint()
-        self._check_open()
-        if not self._sent_eof:
-            try:
-                self._socket.shutdown(stdlib_socket.SHUT_WR)
-            except OSError as exc:
-                raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
-            self._sent_eof = True
+    # Options.
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """As :meth:`trio.SocketStream.setsockopt`."""
@@ -461,15 +362,6 @@ class Connection(Busyness, trio.abc.HalfCloseableStream):
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """As :meth:`trio.SocketStream.getsockopt`."""
         return self._socket.getsockopt(level, option, *([buffersize] if buffersize else []))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this connection was already closed")
-
-    def _check_sendable(self) -> None:
-        self._check_open()
-        if self._sent_eof:
-            raise trio.ClosedResourceError("can't send after sending EOF")
 
     # Closing.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..._errors import Ending, one_line
-from .._connection import SendTimeout
+from .._sending import SendTimeout
 from ._lifespan import ClientDisconnected, Message
 from ._refusal import Refusal
 from ._response import CONTINUE, Response
