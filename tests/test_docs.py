@@ -266,7 +266,7 @@ def test_what_a_program_writes_is_what_ours_does(block: Block) -> None:
     first = block.text.splitlines()[0]
     if " stopped in " in first:
         columns = block.text.splitlines()[1].split()
-        assert columns[:3] == ["actor", "ready", "asked"]
+        assert columns[:3] == ["actor", "ready", "stop"]
     elif '"GET' in first:
         assert re.fullmatch(r'\S+ "GET / HTTP/1\.1" 200 \d+ \d\.\d{3}', first)
     else:

@@ -33,7 +33,7 @@ def actor(name: str = "api", outcome: Any = "returned", **values: Any) -> ActorR
 
 
 def report(*actors: ActorReport, **values: Any) -> Report:
-    """Of a group that was asked to stop after 10 s and took 4 s to do so."""
+    """Of a group that was to stop after 10 s and took 4 s to do so."""
     standard = {"cause": Cause(reason="SIGTERM received"), "duration": 4.0, "exit_code": 0}
     return Report(actors=actors, **({"began": 10.0} | standard | values))
 
@@ -47,7 +47,7 @@ def table(text: str) -> Iterator[dict[str, str]]:
         yield {
             "name": row[: starts["0 s"]].split("  ")[0].strip(),
             "ready": times[-2] if len(times) > 2 else "",
-            "asked": times[-1] if len(times) > 2 else "",
+            "stop": times[-1] if len(times) > 2 else "",
             "bar": row[starts["0 s"] : starts["outcome"] - 2],
             "rest": row[starts["outcome"] :],
         }
@@ -66,12 +66,12 @@ def test_the_whole_timeline() -> None:
     assert text == "\n".join(
         [
             "group stopped in 4.00 s: SIGTERM received (exit code 0)",
-            "actor    ready  asked  0 s           4.00 s  outcome",
-            "signals   0.25   4.00                     =  returned",
-            "api       0.50   0.00  ===========           returned       9,998 drained, 2 cut",
-            "store     0.12   2.00            ==========  cut",
-            "late         -      -                        never started",
-            "job       0.25   0.00                        failed         ValueError: no luck",
+            "actor    ready  stop  0 s            4.00 s  outcome",
+            "signals   0.25  4.00                      =  returned",
+            "api       0.50  0.00  ===========            returned       9,998 drained, 2 cut",
+            "store     0.12  2.00             ==========  cut",
+            "late         -     -                         never started",
+            "job       0.25  0.00                         failed         ValueError: no luck",
         ]
     )
 
@@ -106,17 +106,17 @@ def test_there_is_a_row_per_actor_in_order() -> None:
 
 def test_what_never_came_is_a_dash() -> None:
     (row,) = table(str(report(actor("x", "never started", ready=None, interrupted=None))))
-    assert (row["ready"], row["asked"], row["bar"].strip()) == ("-", "-", "")
+    assert (row["ready"], row["stop"], row["bar"].strip()) == ("-", "-", "")
 
 
-def test_asked_is_told_from_the_beginning_of_the_stop_and_ready_from_that_of_the_group() -> None:
+def test_stop_is_counted_from_the_beginning_of_the_stop_and_ready_from_that_of_the_group() -> None:
     (row,) = table(str(report(actor(ready=1.5, interrupted=10.75))))
-    assert (row["ready"], row["asked"]) == ("1.50", "0.75")
+    assert (row["ready"], row["stop"]) == ("1.50", "0.75")
 
 
-def test_one_stopped_alone_before_the_stop_was_asked_before_it_and_has_no_bar() -> None:
+def test_one_stopped_alone_before_the_stop_was_interrupted_before_it_and_has_no_bar() -> None:
     (row,) = table(str(report(actor(interrupted=7.0, stopped=8.0))))
-    assert (row["asked"], row["bar"].strip()) == ("-3.00", "")
+    assert (row["stop"], row["bar"].strip()) == ("-3.00", "")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_one_stopped_alone_before_the_stop_was_asked_before_it_and_has_no_bar() 
         (14, 14, "       1"),
     ],
 )
-def test_a_bar_shows_when_it_was_asked_and_how_long_it_took(
+def test_a_bar_shows_when_it_was_interrupted_and_how_long_it_took(
     interrupted: float, stopped: float, bar: str
 ) -> None:
     """In eighths of the stop: each is a part of the bar."""
@@ -313,12 +313,12 @@ async def test_the_report_of_a_run_has_its_times_from_the_group_s_start(
         async def execute(self, *, task_status: trio.TaskStatus[None]) -> None:
             await trio.sleep(1.5)
             task_status.started()
-            self.asked = trio.Event()
-            await self.asked.wait()
+            self.interrupted = trio.Event()
+            await self.interrupted.wait()
             await trio.sleep(2)
 
         def interrupt(self, _cause: Cause) -> None:
-            self.asked.set()
+            self.interrupted.set()
 
     await trio.sleep(100)  # Trio's clock is not the group's
     group = Group(name="mine")
@@ -341,7 +341,7 @@ async def test_the_report_of_a_run_has_its_times_from_the_group_s_start(
     )
     assert "mine stopped in 2.00 s: enough (exit code 0)" in str(told)
     rows = list(table(str(told)))
-    assert [(row["ready"], row["asked"]) for row in rows] == [("0.00", "2.00"), ("1.50", "0.00")]
+    assert [(row["ready"], row["stop"]) for row in rows] == [("0.00", "2.00"), ("1.50", "0.00")]
 
 
 async def test_the_report_of_a_failure_shows_its_error() -> None:

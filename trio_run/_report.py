@@ -101,7 +101,7 @@ def _timeline(report: Report, width: int) -> str:
     columns = [
         ["actor", *(_shorten(actor.name) for actor in actors)],
         ["ready", *(_seconds(actor.ready) for actor in actors)],
-        ["asked", *(_seconds(actor.interrupted, report.began) for actor in actors)],
+        ["stop", *(_seconds(actor.interrupted, report.began) for actor in actors)],
     ]
     widths = [max(map(len, column)) for column in columns]
     outcome_width = max(len("outcome"), *(len(actor.outcome) for actor in actors))
@@ -116,9 +116,9 @@ def _timeline(report: Report, width: int) -> str:
     bars = [scale, *(_bar(actor, report, bar_width) for actor in actors)]
     outcomes = ["outcome", *(actor.outcome for actor in actors)]
     for row in range(len(actors) + 1):
-        name, ready, asked = (column[row] for column in columns)
+        name, ready, interrupted = (column[row] for column in columns)
         line = (
-            f"{name:<{widths[0]}}  {ready:>{widths[1]}}  {asked:>{widths[2]}}  {bars[row]}  "
+            f"{name:<{widths[0]}}  {ready:>{widths[1]}}  {interrupted:>{widths[2]}}  {bars[row]}  "
             f"{outcomes[row]:<{outcome_width}}  "
         )
         detail = textwrap.wrap(details[row - 1], detail_width) if row else []
@@ -146,7 +146,7 @@ def _to_show(report: Report) -> tuple[list[ActorReport], list[ActorReport]]:
 
 
 def _bar(actor: ActorReport, report: Report, width: int) -> str:
-    """When it was asked and how long it took, on the time line of the stop."""
+    """When it was interrupted and how long it took, on the time line of the stop."""
     if actor.interrupted is None or actor.stopped is None or actor.stopped < report.began:
         return " " * width
     unit = width / report.duration if report.duration else 0.0

@@ -347,6 +347,11 @@ ROWS = [
         get(*WEBSOCKET, b"Sec-WebSocket-Protocol: \xff"),
         400,
     ),
+    Row(
+        "a WebSocket with broken extensions",
+        get(*WEBSOCKET, b"Sec-WebSocket-Extensions: ;"),
+        400,
+    ),
     Row("a WebSocket with a Content-Length", get(*WEBSOCKET, b"Content-Length: 5") + b"hello", 400),
     Row(
         "a WebSocket with chunks",

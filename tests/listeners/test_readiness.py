@@ -19,11 +19,14 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_run import TCPListener, UnixListener
+from trio_run._inside import Inside
+from trio_run._listeners import _readiness
+from trio_run._listeners._connection import Connection
 from trio_run._listeners._readiness import Readiness
 from trio_run.testing import connect, read_exactly, read_to_end, running
 
 from .http_serving import Client, answer, only_http, request, serving_app
-from .serving import HOST, ask, echo, open_descriptors, serving
+from .serving import HOST, ask, echo, listening_at, open_descriptors, serving
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="it is epoll's on Linux alone")
 
@@ -123,6 +126,22 @@ async def test_an_event_for_a_predecessor_with_the_same_number_does_no_harm() ->
                     await watch.wait()
                     assert successor.recv(10) == b"hello"
                     readiness.forget(successor)
+
+
+async def test_a_look_takes_all_events_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_readiness, "_AT_ONCE", 2)
+    readiness = Readiness()
+    async with readiness.running():
+        pairs = [socket.socketpair() for _ in range(5)]
+        watches = [readiness.watch(ours) for ours, _ in pairs]
+        for watch, (_, other) in zip(watches, pairs, strict=True):
+            watch.found_nothing()
+            other.send(b"hello")
+        assert not any(watch.is_surely_empty() for watch in watches)
+        for watch, pair in zip(watches, pairs, strict=True):
+            watch.forget()
+            for end in pair:
+                end.close()
 
 
 async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
@@ -347,11 +366,10 @@ async def test_one_who_floods_does_not_keep_the_others_waiting() -> None:
         async with trio.open_nursery() as asking:
             for client in clients:
                 asking.start_soon(ask, client, b"hello")
-        print("FLOODS", floods)
         assert floods < 50
-        nursery.cancel_scope.cancel()
         for client in (flooder, *clients):
             await trio.aclose_forcefully(client)
+        nursery.cancel_scope.cancel()
 
 
 async def test_one_who_only_sends_lets_the_others_run() -> None:
@@ -377,3 +395,27 @@ async def test_one_who_only_sends_lets_the_others_run() -> None:
             assert await read_to_end(client) == b"x" * 100
         nursery.cancel_scope.cancel()
     assert "failed" not in server.detail
+
+
+@pytest.mark.parametrize("how", ["nothing", "input", "its end", "a reset"])
+async def test_a_look_at_what_may_be_there_does_not_wait(how: str) -> None:
+    with listening_at() as listening:
+        listening.listen()
+        client = socket.create_connection(listening.getsockname())
+        accepted, peer = listening.accept()
+    accepted.setblocking(False)
+    connection = Connection(accepted, peer, Inside())
+    if how == "input":
+        client.send(b"hello")
+    elif how == "its end":
+        client.shutdown(socket.SHUT_WR)
+    elif how == "a reset":
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+    await trio.lowlevel.wait_writable(accepted)
+    if how != "nothing":
+        await trio.lowlevel.wait_readable(accepted)
+    assert connection.has_input() is (how != "nothing")
+    assert connection.hung_up is (how in ("its end", "a reset"))
+    client.close()
+    await connection.aclose()

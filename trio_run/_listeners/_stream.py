@@ -302,23 +302,21 @@ class StreamListener:
     async def _own(self, connection: Connection, serving: Awaitable[None]) -> None:
         """What becomes of a connection, and when it is over, is decided in one task at a time."""
         task = connection.task = trio.lowlevel.current_task()
+        ending = Ending()
         try:
-            with Ending() as ending:
+            with ending:
                 await serving
-            if connection.task is not task:
-                return
-            if ending.error is not None:
+            if connection.task is task and ending.error is not None:
                 self.log_failure(connection, ending.error)
-            if connection.is_torn:
+            if connection.task is task and connection.is_torn:
                 await self._end_torn(connection)
         finally:
             if connection.task is task:
                 connection.close()
                 self._connections.discard(connection)
                 self._room.set()
-        self._cut += ending.cancelled
-        if self._draining and not ending.cancelled:
-            self._drained += 1
+                self._cut += ending.cancelled
+                self._drained += self._draining and not ending.cancelled
 
     async def _end_torn(self, connection: Connection) -> None:
         """Its client did not get the whole of a reply, and is to see that."""

@@ -185,6 +185,32 @@ async def test_chunks_that_the_app_has_not_read_cost_the_connection_if_nobody_kn
             assert (await client.ask(request())).body == b"hello"
 
 
+async def test_a_client_that_ends_within_a_body_that_nobody_reads_has_its_response() -> None:
+    async with client_of(hello) as client:
+        await client.send(request("POST / HTTP/1.1", "Content-Length: 100", body=b"some"))
+        assert (await client.read("POST")).body == b"hello"
+        await client.stream.send_eof()  # type: ignore[attr-defined]
+        assert await client.read_to_end() == b""
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+async def test_a_body_need_not_be_bytes(kind: Any) -> None:
+    async with client_of(
+        sending(start(), body(kind(b"hel"), more=True), body(kind(b"lo")))
+    ) as client:
+        assert (await client.ask(request())).body == b"hello"
+
+
+async def test_an_app_may_say_that_the_connection_is_kept() -> None:
+    app = sending(start(200, (b"connection", b"keep-alive")), body(b"hello"))
+    async with client_of(app) as client:
+        for _ in range(2):
+            response = await client.ask(request())
+            assert (response.body, response.headers["connection"]) == (b"hello", "keep-alive")
+        response = await client.ask(request("GET / HTTP/1.1", "Connection: close"))
+        assert (response.body, response.headers["connection"]) == (b"hello", "close")
+
+
 @pytest.mark.parametrize("close", [[], ["Connection: close"]])
 async def test_a_large_body_that_the_app_has_not_read_costs_the_connection_not_the_reply(
     close: list[str],

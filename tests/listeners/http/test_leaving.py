@@ -131,14 +131,16 @@ async def test_a_client_that_reads_slowly_is_not_cut(
     large.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)  # its connections inherit it
     small = trio.socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    # Segments of the size that they have on a network: the window opens in smaller steps.
+    small.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
     options = {"sockets": [large], "idle_timeout": 0.8}
     async with serving_app(app, **options) as server, trio.SocketStream(small) as client:
         await small.connect(server.address)
         await client.send_all(request())
         await wait_all_tasks_blocked()
         got = 0
-        while got < 200_000:
-            got += len(await client.receive_some(10_000))
+        while got < 400_000:
+            got += len(await client.receive_some(20_000))
             await trio.sleep(0.15)
         assert server.listener.status == "1 connections, 1 busy"
         leave(client, "resets")

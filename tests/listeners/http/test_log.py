@@ -159,6 +159,7 @@ async def raises_a_group(scope: Any, receive: Any, send: Any) -> None:
         (sending(start(200, (b"content-length", b"3")), body(b"four")), "Too much data"),
         (sending(start(200, (b"content-length", b"5")), body(b"four")), "Too little data"),
         (sending(start(200, (b"content-length", b"x")), body(b"four")), "Content-Length"),
+        (sending(start(200, (b"transfer-encoding", b"gzip")), body()), "http.response.start can't"),
         (sending(start(200, (b"a b", b"c")), body()), "http.response.start can't be sent"),
         (sending(start(200, (b"a", b"b\r\nc: d")), body()), "http.response.start can't be sent"),
         (sending(start(200, (b"a", 1)), body()), "http.response.start can't be sent"),

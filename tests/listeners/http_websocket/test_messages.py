@@ -698,3 +698,43 @@ async def test_what_it_says_of_itself() -> None:
         assert await client.hear() == "done"
         await wait_all_tasks_blocked()
         assert server.listener.status == "1 connections, 0 busy"
+
+
+async def test_what_is_sent_after_the_client_has_closed_is_a_disconnect() -> None:
+    """Its Close came with messages that the app has not received yet."""
+    raised: list[BaseException] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        await receive()
+        await wait_all_tasks_blocked()
+        try:
+            await say(send, "too late")
+        except OSError as exc:
+            raised.append(exc)
+
+    async with listening(app) as server, opened(server) as client:
+        await client.stream.send_all(frame(1, b"one") * 3 + frame(8, struct.pack("!H", 1000)))
+        await wait_all_tasks_blocked()
+    assert "has closed" in str(raised[0])
+
+
+async def test_a_ping_that_comes_before_our_close_is_sent_is_not_answered_after_it(
+    clock: MockClock,
+) -> None:
+    text = "x" * 50_000_000
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await accept(receive, send)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say, send, text)
+            await receive()
+            await send({"type": "websocket.close"})
+
+    async with listening(app) as server, opened(server) as client:
+        await client.say("close it")
+        await wait_all_tasks_blocked()
+        await client.stream.send_all(frame(9, b"ping"))
+        await wait_all_tasks_blocked()
+        assert await client.hear() == text
+        await client.is_closed(NORMAL)

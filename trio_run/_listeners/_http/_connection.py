@@ -82,13 +82,25 @@ class HTTPConnection:
         place.set(self.connection.inside)
         self._context = contextvars.copy_context()
         self.service.idle.add(self)
-        await self._serve()
+        await self._go_on()
 
-    async def _serve(self, exchange: Exchange | None = None) -> None:
-        """Serve request after request, until the connection is to end or is taken over.
+    async def _go_on(self, exchange: Exchange | None = None) -> None:
+        """Serve it in this task; the exchange is one that is still to be finished."""
+        try:
+            await self._serve(exchange)
+        finally:
+            if self._is_ours():
+                self._end()
+                self.parser.close()
+                self.connection.call_at_input(None)
+                self.service.idle.discard(self)
 
-        The exchange is the one before, if that is still to be finished.
-        """
+    def _is_ours(self) -> bool:
+        """Does the running task decide what becomes of the connection?"""
+        return self.connection.task is trio.lowlevel.current_task()
+
+    async def _serve(self, exchange: Exchange | None) -> None:
+        """Serve request after request, until the connection is to end or is taken over."""
         connection, parser = self.connection, self.parser
         try:
             keep = exchange is None or await self._finish(exchange)
@@ -98,10 +110,11 @@ class HTTPConnection:
                     break
                 scope = self._read_scope()
                 if wants_websocket(parser):
-                    return await self._serve_websocket(scope)
+                    await self._serve_websocket(scope)
+                    return
                 exchange = await self._run(scope)
                 if exchange is None:
-                    return None
+                    return
                 keep = await self._finish(exchange)
             if parser.ahead or self._is_still_sent():
                 connection.more_to_come = True  # it goes on with its body, or sends ahead
@@ -110,26 +123,18 @@ class HTTPConnection:
             connection.more_to_come = True
             await self._send_error(refusal.status, refusal.reason, refusal.headers)
         except BaseException:
-            if self._is_busy and connection.task is trio.lowlevel.current_task():
+            if self._is_busy and self._is_ours():
                 await self.reset()
             raise
-        finally:
-            if connection.task is trio.lowlevel.current_task():
-                self.service.idle.discard(self)
-        self._end()
-        parser.close()
-        connection.call_at_input(None)
-        return None
 
     # A request.
 
     def _begin(self) -> None:
         """Something of a request has come."""
-        if not self._is_busy:
-            self._is_busy = True
-            self.idle_since = math.inf
-            self._sent_before = self.connection.sent
-            self.connection.occupy()
+        self._is_busy = True
+        self.idle_since = math.inf
+        self._sent_before = self.connection.sent
+        self.connection.occupy()
 
     def _end(self) -> None:
         if self._is_busy:
@@ -277,8 +282,7 @@ class HTTPConnection:
         """Is a body, which its app did not wait for, still on its way?"""
         with contextlib.suppress(Refusal):
             self.parser.read_body()
-            return self.parser.has_begun and not self.parser.is_whole
-        return False
+        return self.parser.has_begun and not self.parser.is_whole
 
     # An app that goes on when its exchange is over.
 
@@ -317,9 +321,6 @@ class HTTPConnection:
             self._exchange = None
             go_on = partial(self._go_on, exchange)
             await self.service.listener.take_over(self.connection, self.stream, go_on)
-
-    async def _go_on(self, exchange: Exchange) -> None:
-        await self._serve(exchange)
 
     # A WebSocket.
 

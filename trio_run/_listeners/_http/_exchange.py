@@ -170,7 +170,7 @@ class Exchange:
     async def _receive_body(self) -> Message | None:
         """The next piece of the body. None if the client is gone, or needs no answer any more."""
         parser = self._http.parser
-        while not self.is_over:
+        while True:
             body = self._body + parser.read_body()
             self._body = b""
             if body or parser.is_whole:
@@ -181,11 +181,10 @@ class Exchange:
                 await self._ask_for_body()
             data = await self._read(self._http.service.idle_timeout, _AT_ONCE)
             if data is None:
-                break
+                return None
             if not data:
                 raise Refusal(400, "the client hung up in the midst of its request")
             parser.ahead += data
-        return None
 
     async def _ask_for_body(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # then it may be asked for again

@@ -1,7 +1,7 @@
-"""What any ASGI app is told: that the server starts and stops (lifespan), and that a client is
+"""What any ASGI app hears of: that the server starts and stops (lifespan), and that a client is
 gone.
 
-What it is told of one request is decided in _exchange, of one WebSocket in _websocket.
+What it receives of one request is decided in _exchange, of one WebSocket in _websocket.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ _END = b"\r\n\r\n"
 _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
 _VERSION = re.compile(rb"[^\r\n]* HTTP/([0-9]\.[0-9])(?:\r|\Z)")
 _SOME_METHOD = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+(?: |\Z)")
-_TARGET = re.compile(rb"[!-~]+")
 _CHUNKED_LAST = re.compile(rb".*,[ \t]*chunked")
 _CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -115,8 +114,6 @@ class Parser:
             raise Refusal(self._status(), "this is no HTTP/1.1")
         if line.count(b" ") != 2:
             raise Refusal(400, "the request line has a space too many")
-        if not _TARGET.fullmatch(self.target):
-            raise Refusal(400, "the target of the request has characters above ASCII")
         self.version = version
         self.keeps_alive = self.keeps_alive and version == "1.1"
 

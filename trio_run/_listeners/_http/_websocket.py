@@ -144,8 +144,8 @@ class WebSocket:
         elif failed is not None:
             await self._close(_FAILED)
         else:
-            told = self._connection.draining
-            await self._close(_GOING_AWAY if told else _NORMAL, _WHY if told else None)
+            drains = self._connection.draining
+            await self._close(_GOING_AWAY if drains else _NORMAL, _WHY if drains else None)
         self._release()
 
     async def receive(self) -> Message:
@@ -220,7 +220,7 @@ class WebSocket:
     def drain(self) -> None:
         """It drains, and the app has no message in hand."""
         if self.open and self._disconnect is None:
-            self._message = None  # nobody has asked for it
+            self._message = None  # nobody waits for it
             self._end(_GOING_AWAY, _WHY)
             self._http.service.listener.start_soon(self._close, _GOING_AWAY, _WHY)
 
@@ -383,8 +383,8 @@ class WebSocket:
         while self._message is not None and self._disconnect is None and not self._closed:
             self._room = trio.Event()
             await self._room.wait()
-        # Told while busy, the app goes on until it is not: what nobody has asked for by then is
-        # dropped in tell().
+        # An app that is busy when the connection drains goes on until it is not: what it has not
+        # received by then is dropped in drain().
         if self._disconnect is None and not self._closed:
             self._message = message
             if self._receiving:
