@@ -69,7 +69,7 @@ def test_the_whole_timeline() -> None:
             "actor    ready  stop  0 s            4.00 s  outcome",
             "signals   0.25  4.00                      =  returned",
             "api       0.50  0.00  ===========            returned       9,998 drained, 2 cut",
-            "store     0.12  2.00             ==========  cut",
+            "store     0.12  2.00            ===========  cut",
             "late         -     -                         never started",
             "job       0.25  0.00                         failed         ValueError: no luck",
         ]
