@@ -245,6 +245,35 @@ async def test_a_body_comes_in_pieces_of_a_bounded_size_as_it_arrives() -> None:
     assert max(map(len, pieces)) <= 3 * 65536
 
 
+@pytest.mark.parametrize("fill", [b"x", b"\r\n", b"0\r\n\r\n"])
+async def test_long_chunks_are_read_wherever_they_are_split(fill: bytes) -> None:
+    long = (fill * 5000)[:5000]
+    line = b"\r\n%x\r\n" % len(long)
+    chunks = line[2:] + long + line + long + b"\r\n5\r\nshort\r\n0\r\n\r\n"
+    data = request("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=chunks)
+    head = data.index(b"\r\n\r\n") + 4
+    second = head + len(line) - 2 + len(long)
+    places = [*range(head, head + 8), *range(second - 2, second + 12), len(data) - 3]
+    async with client_of(echo) as client:
+        for place in places:
+            await client.send(data[:place])
+            await wait_all_tasks_blocked()
+            await client.send(data[place:])
+            assert (await client.read("POST")).body == long + long + b"short"
+
+
+@pytest.mark.parametrize(
+    "line", [b"1000g\r\n", b"1000\n", b"\r\n1000\r\n", b"1000 \r\n", b"1000\rx"]
+)
+async def test_a_long_chunk_whose_line_is_wrong_is_refused(line: bytes) -> None:
+    async with client_of(echo) as client:
+        chunks = line + bytes(4096) + b"\r\n0\r\n\r\n"
+        response = await client.ask(
+            request("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=chunks)
+        )
+        assert response.status == 400
+
+
 async def test_a_client_that_reads_slowly_holds_up_the_app() -> None:
     sent = 0
 

@@ -6,7 +6,9 @@ way, is refused here.
 
 The parser is never given a byte beyond the request that it reads. A head, and a body in chunks, end
 with an empty line: so it gets what has come up to the next empty line, and again, until it says
-that this was the end. A body of known length is not parsed, but counted.
+that this was the end. To look for that in a long chunk would take longer than all the rest: it is
+given as a whole, as long as one long chunk follows another. A body of known length is not parsed,
+but counted.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
 _VERSION = re.compile(rb"[^\r\n]* HTTP/([0-9]\.[0-9])(?:\r|\Z)")
 _SOME_METHOD = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+(?: |\Z)")
 _CHUNKED_LAST = re.compile(rb".*,[ \t]*chunked")
+_LONG_CHUNK = re.compile(rb"(?:\r\n)?([1-9A-Fa-f][0-9A-Fa-f]{3,7})\r\n")
+_PART_OF_A_LINE = re.compile(rb"(?:\r(?:\n)?)?[0-9A-Fa-f]{0,8}\r?")
 _CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -36,6 +40,7 @@ class Parser:
     __slots__ = (
         "_head",
         "_head_is_whole",
+        "_is_before_chunk",
         "_is_chunked",
         "_left",
         "_llhttp",
@@ -71,7 +76,8 @@ class Parser:
         self._head = b""
         self._head_is_whole = False
         self._is_chunked = False
-        self._left = 0  # bytes of a body of known length
+        self._left = 0  # bytes of a body of known length, or of a long chunk
+        self._is_before_chunk = True  # is what comes next the line of a chunk, as far as is known?
         self._pieces: list[bytes] = []  # of the body
         self._tail = b""  # what was read last: an empty line may have begun in it
         self._without_body = 0  # bytes that were read since the last piece
@@ -149,7 +155,8 @@ class Parser:
         """Read on in what has come, and return what is there of the body."""
         while self.ahead and not self.is_whole:
             if self._is_chunked:
-                self._read_chunks()
+                if not self._read_chunks():
+                    break
             else:
                 self._pieces.append(self.ahead[: self._left])
                 self.ahead = self.ahead[self._left :]
@@ -158,15 +165,34 @@ class Parser:
         pieces, self._pieces = self._pieces, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _read_chunks(self) -> None:
+    def _read_chunks(self) -> bool:
+        """Returns False if more has to come first."""
         if self._llhttp is None:
             self._llhttp = httptools.HttpRequestParser(self)
             self._llhttp.feed_data(_CHUNKED)
-        piece, before = self._take_to_empty_line(), len(self._pieces)
+        piece, before = self._take_of_chunks(), len(self._pieces)
         self._feed(self._llhttp, piece)
         self._without_body = 0 if len(self._pieces) > before else self._without_body + len(piece)
         if self._without_body > _MAX_HEAD:
             raise Refusal(431, "the line of a chunk, or the trailers, are too long")
+        return bool(piece)
+
+    def _take_of_chunks(self) -> bytes:
+        if not self._left and self._is_before_chunk:
+            line = _LONG_CHUNK.match(self.ahead)
+            if not line and _PART_OF_A_LINE.fullmatch(self.ahead):
+                return b""
+            self._is_before_chunk = line is not None
+            if line:
+                self._left = int(line[1], 16)
+                self.ahead = self.ahead[line.end() :]
+                return line[0]
+        if not self._left:
+            return self._take_to_empty_line()
+        piece = self.ahead[: self._left]
+        self.ahead = self.ahead[self._left :]
+        self._left -= len(piece)
+        return piece
 
     # What both have in common.
 
