@@ -135,10 +135,9 @@ class Exchange:
             self._settled(self)
 
     def _break(self, refusal: Refusal | None = None) -> None:
-        if not self.broken:
-            self.broken = True
-            self.refusal = refusal
-            self._settle()
+        self.broken = True
+        self.refusal = self.refusal or refusal
+        self._settle()
 
     # The request.
 
