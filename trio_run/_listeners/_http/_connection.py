@@ -105,8 +105,12 @@ class HTTPConnection:
         try:
             keep = exchange is None or await self._finish(exchange)
             while keep:
-                # The next may have come with the one before.
-                if not (parser.ahead and self._read_head()) and not await self._wait_for_head():
+                if parser.ahead:  # the next has come with the one before
+                    await trio.lowlevel.checkpoint()  # the others', and our new context's, turn
+                    is_there = self._read_head() or await self._wait_for_head()
+                else:
+                    is_there = await self._wait_for_head()
+                if not is_there:
                     break
                 scope = self._read_scope()
                 if wants_websocket(parser):
@@ -227,9 +231,7 @@ class HTTPConnection:
         if not is_ours:
             return None
         # What the app has put into context variables is nothing to the next request.
-        if contextvars.copy_context() != self._context:
-            trio.lowlevel.current_task().context = self._context.copy()
-            await trio.lowlevel.checkpoint()  # it holds from here on
+        trio.lowlevel.current_task().context = self._context.copy()
         return exchange
 
     async def _finish(self, exchange: Exchange) -> bool:
