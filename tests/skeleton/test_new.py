@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_written_is_told(
         ("trio", "is the name of a module that it would hide", "trio_app"),
         ("Trio_Run", "is the name of a module that it would hide", "trio_run_app"),
         ("tests", "is the name of a module that it would hide", "tests_app"),
-        ("h11", "is the name of a module that it would hide", "h11_app"),
+        ("httptools", "is the name of a module that it would hide", "httptools_app"),
         (
             "_shop",
             NAME_RULE,
