@@ -6,7 +6,6 @@ decided in _connection, what a client is answered by the function that a listene
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import math
@@ -35,8 +34,7 @@ logger = logging.getLogger("trio_run")
 
 Drain = Literal["eof", "wait", "cancel"]
 
-_NO_SCOPE = contextlib.nullcontext()
-
+_TASK = "trio_run connection"  # one name for all: Trio would make a string for each
 _ACCEPT_AT_ONCE = 100  # then others get their turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
@@ -266,7 +264,7 @@ class StreamListener:
         self._connections.add(connection)
         if self._draining:
             self._drain_one(connection)
-        self._nursery.start_soon(self._serve, connection)
+        self._nursery.start_soon(self._serve, connection, name=_TASK)
         return True
 
     def _pause(self, exc: OSError) -> None:
@@ -285,10 +283,13 @@ class StreamListener:
 
     # Serving.
 
-    async def _serve(self, connection: Connection) -> None:
+    # A connection at rest waits in each of these, and each frame is memory: so there are few.
+
+    def _serve(self, connection: Connection) -> Awaitable[None]:
         """The task of one connection."""
-        place.set(connection)
-        await self._own(connection, self._serve_client(connection))
+        if self._ssl_context is None:
+            return self._own(connection, self._converse_with(connection, connection, self._begin))
+        return self._own(connection, self._serve_tls(connection, self._ssl_context))
 
     async def take_over(
         self,
@@ -297,7 +298,8 @@ class StreamListener:
         converse: Callable[[], Awaitable[object]],
     ) -> None:
         """Serve it in this task from now on. In the task that did, nothing is done any more."""
-        await self._own(connection, self._converse_with(connection, stream, converse))
+        serving = self._converse_with(connection, stream, lambda *_: converse())
+        await self._own(connection, serving)
 
     async def _own(self, connection: Connection, serving: Awaitable[None]) -> None:
         """What becomes of a connection, and when it is over, is decided in one task at a time."""
@@ -328,32 +330,35 @@ class StreamListener:
                 connection.who,
             )
 
-    async def _serve_client(self, connection: Connection) -> None:
-        stream: Connection | TLSConnection = connection
-        if self._ssl_context is not None:
-            stream = TLSConnection(connection, self._ssl_context)
-            if (reason := await stream.shake_hands()) is not None:
-                who = connection.who
-                logger.info("%s: no TLS handshake with %s: %s", self.name, who, reason)
-                return
+    async def _serve_tls(self, connection: Connection, context: ssl.SSLContext) -> None:
+        stream = TLSConnection(connection, context)
+        if (reason := await stream.shake_hands()) is not None:
+            logger.info("%s: no TLS handshake with %s: %s", self.name, connection.who, reason)
+            return
+        await self._converse_with(connection, stream, self._begin)
 
-        async def converse() -> None:
-            connection.begin()
-            await self._converse(connection, stream)
-
-        await self._converse_with(connection, stream, converse)
+    def _begin(
+        self, connection: Connection, stream: Connection | TLSConnection
+    ) -> Awaitable[object]:
+        """The handler's, from here on."""
+        place.set(connection)
+        connection.begin()
+        return self._converse(connection, stream)
 
     async def _converse_with(
         self,
         connection: Connection,
         stream: Connection | TLSConnection,
-        converse: Callable[[], Awaitable[object]],
+        converse: Callable[[Connection, Any], Awaitable[object]],
     ) -> None:
         """Answer a client, and end the connection, unless it was taken over meanwhile."""
         task = connection.task
         try:
-            with trio.CancelScope() if self._drain == "cancel" else _NO_SCOPE as connection.scope:
-                await converse()
+            if self._drain == "cancel":
+                with trio.CancelScope() as connection.scope:
+                    await converse(connection, stream)
+            else:
+                await converse(connection, stream)
         except Exception as exc:
             self.log_failure(connection, exc)
             await connection.finish()  # no close_notify: what was sent may not be the whole
