@@ -36,6 +36,7 @@ Drain = Literal["eof", "wait", "cancel"]
 
 _TASK = "trio_run connection"  # one name for all: Trio would make a string for each
 _ACCEPT_AT_ONCE = 100  # then others get their turn
+_DRAIN_AT_ONCE = 100  # then these end: the first client need not wait for the last one's turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -171,7 +172,7 @@ class StreamListener:
                 await self._accept_queued(listening)
             listening.close()
         self._is_emptying_queues = False
-        self._drain_all()
+        await self._drain_all()
 
     def _disappear(self) -> None:
         try:
@@ -179,11 +180,13 @@ class StreamListener:
         except OSError as exc:  # it has given up its rights, say: that is no reason to lose clients
             logger.warning("%s: cannot remove %s: %s", self.name, exc.filename, exc.strerror)
 
-    def _drain_all(self) -> None:
+    async def _drain_all(self) -> None:
         """Drain all that are there. Who comes later drains from the beginning."""
-        for connection in self._connections:
-            if not connection.draining:
+        for number, connection in enumerate(list(self._connections), 1):
+            if not (connection.draining or connection.closed):
                 self._drain_one(connection)
+            if number % _DRAIN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     def _drain_one(self, connection: Connection) -> None:
         connection.hurry()
@@ -237,7 +240,8 @@ class StreamListener:
             if not has_waited:
                 has_waited = True
                 most = min(most, tries + queue_length(listening, self._backlog))
-                self._drain_all()
+                await self._drain_all()
+                continue  # there may be room by now
             # Where descriptors are short, others than we may make room too.
             with trio.move_on_after(_PAUSE if self._exhausted else math.inf):
                 await self._wait_for_room()
