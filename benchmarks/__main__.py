@@ -47,7 +47,7 @@ def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = parser.add_argument
     add("--list", action="store_true", help="say what there is to measure, and exit")
-    add("--quick", action="store_true", help="fewer rounds and connections: under two minutes")
+    add("--quick", action="store_true", help="fewer rounds and connections: about 5 minutes")
     add(
         "--scenario",
         action="append",

@@ -29,6 +29,7 @@ _EVENTS = 128  # before we look at the clock again
 _BIND_ADDRESS_NO_PORT = 24  # choose the port when connecting: one may then serve many addresses
 _SETTLE = 0.1
 _TICK = 0.001
+_MEGABYTE = 1_000_000
 
 Sockets = dict[int, socket.socket]  # by descriptor
 
@@ -223,9 +224,10 @@ class Rate:
     share: float  # of a core that the server used: below 1, we were the slower
 
 
-def count_rounds(server: Server, connections: Sockets, seconds: float) -> Rate:
+def count_rounds(
+    server: Server, connections: Sockets, seconds: float, message: bytes, reply: bytes
+) -> Rate:
     """Request and reply, on all connections at once, for some seconds."""
-    message = b"." * 64
     with select.epoll() as epoll:
         for descriptor in connections:
             epoll.register(descriptor, select.EPOLLIN)
@@ -235,7 +237,7 @@ def count_rounds(server: Server, connections: Sockets, seconds: float) -> Rate:
             began = now = time.perf_counter()
             while now < began + counted:
                 for descriptor, _ in epoll.poll(_PATIENCE, _EVENTS):
-                    if os.read(descriptor, 64) != message:
+                    if os.read(descriptor, len(reply) + 1) != reply:
                         raise RuntimeError("what came back is not what was sent")
                     rounds += 1
                     os.write(descriptor, message)
@@ -282,6 +284,30 @@ def count_connections(server: Server, at_once: int, seconds: float) -> Rate:
         for connection in connections.values():
             connection.close()
     return Rate(served / (now - began), cpu / served, cpu / (now - began))
+
+
+def transfer(connection: socket.socket, request: bytes, body: int, reply: int) -> bytes:
+    """Send a request with so many bytes of body, a MB at a time, and read the reply to it.
+
+    That has a head and so many bytes. Returns the end of it.
+    """
+    connection.sendall(request)
+    piece = bytes(_MEGABYTE)
+    for _ in range(body // _MEGABYTE):
+        connection.sendall(piece)
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
+    left = reply - len(received.partition(b"\r\n\r\n")[2])
+    room = bytearray(_MEGABYTE)
+    last = received
+    while left > 0:
+        size = connection.recv_into(room)
+        if not size:
+            raise RuntimeError(f"{left:,} bytes are missing")
+        left -= size
+        last = bytes(room[max(0, size - 100) : size])
+    return last
 
 
 def largest(limit: int) -> int:

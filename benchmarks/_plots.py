@@ -1,4 +1,4 @@
-"""The pictures: how a stop grows with the number of connections, and how one goes off."""
+"""The pictures: what a Trio user gains in requests, how a stop grows, and how one goes off."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import statistics
 from pathlib import Path
 
 from ._results import Results
+from ._scenarios import SCENARIOS
 
-_SCENARIO = "idle-tcp"
+_SCENARIO, _RATE = "idle-tcp", "http-rate"
 _COLOURS = {
     "trio-run": "#d62728",
     "plain-trio": "#1f77b4",
@@ -16,6 +17,10 @@ _COLOURS = {
     "go-oklog": "#17becf",
     "close-loop": "#7f7f7f",
 }
+
+
+_HTTP_COLOURS = {"trio-run": "#d62728", "hypercorn-trio": "#1f77b4"}
+_ELSEWHERE = "#bbbbbb"
 
 
 def draw(results: Results, directory: Path) -> list[Path]:
@@ -32,11 +37,48 @@ def draw(results: Results, directory: Path) -> list[Path]:
     return [
         path
         for path in (
+            _rates(results, directory / "http.svg"),
             _stop_by_count(results, directory / "stop.svg"),
             _timeline(results, directory / "drain.svg"),
         )
         if path is not None
     ]
+
+
+def _rates(results: Results, path: Path) -> Path | None:
+    from matplotlib import pyplot as plt
+
+    counts = results.counts(_RATE)
+    if not counts:
+        return None
+    count = counts[0]
+    (scenario,) = (one for one in SCENARIOS if one.name == _RATE)
+    rates = {
+        peer: list(values.values())
+        for peer in scenario.peers
+        if (values := results.by_round(_RATE, count, peer, "rate"))
+    }
+    peers = sorted(rates, key=lambda peer: statistics.median(rates[peer]))
+    middles = [statistics.median(rates[peer]) for peer in peers]
+    low = [m - min(rates[peer]) for peer, m in zip(peers, middles, strict=True)]
+    high = [max(rates[peer]) - m for peer, m in zip(peers, middles, strict=True)]
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    bars = axes.barh(
+        peers,
+        middles,
+        xerr=[low, high],
+        color=[_HTTP_COLOURS.get(peer, _ELSEWHERE) for peer in peers],
+        capsize=3,
+    )
+    axes.bar_label(bars, labels=[f"{middle:,.0f}" for middle in middles], padding=6)
+    axes.margins(x=0.15)
+    axes.set(
+        xlabel=f"requests per second, {count:,} connections, one core",
+        title="HTTP on Trio, in colour, and elsewhere (median and range)",
+    )
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return path
 
 
 def _stop_by_count(results: Results, path: Path) -> Path | None:

@@ -1,7 +1,11 @@
-"""One server process: how it is started, on which core, and what time and memory it has used."""
+"""One server: how it is started, on which core, and what time and memory it has used.
+
+It is one process. A peer whose process has children is measured with them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -9,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -93,16 +98,23 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """What it has used so far, all threads: the clock of clock_getcpuclockid(3)."""
-        return time.clock_gettime((~self.pid << 3) | 2)
+        seconds = 0.0
+        for pid in _family(self.pid):
+            with contextlib.suppress(OSError):  # it has exited
+                seconds += time.clock_gettime((~pid << 3) | 2)
+        return seconds
 
     def memory(self) -> float:
         """Bytes resident now. The most so far is kept as ``peak``."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        values = dict(line.split(":", 1) for line in status.splitlines())
-        if "VmRSS" not in values:  # it has exited
-            return 0.0
-        self.peak = int(values["VmHWM"].split()[0]) * 1024.0
-        return int(values["VmRSS"].split()[0]) * 1024.0
+        resident = peak = 0.0
+        for pid in _family(self.pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, KeyError):  # exited
+                status = Path(f"/proc/{pid}/status").read_text()
+                values = dict(line.split(":", 1) for line in status.splitlines())
+                resident += int(values["VmRSS"].split()[0]) * 1024.0
+                peak += int(values["VmHWM"].split()[0]) * 1024.0
+        self.peak = max(self.peak, peak)
+        return resident
 
     def collect(self) -> str:
         """Wait for its exit, check that it was a good one, and return what else it has printed."""
@@ -113,3 +125,10 @@ class Server:
         if self._process.returncode not in (0, -signal.SIGTERM):  # Uvicorn dies of it, in the end
             raise RuntimeError(f"{self._command} exited with {self._process.returncode}")
         return said
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and its children."""
+    yield pid
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())

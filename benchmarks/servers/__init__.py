@@ -8,7 +8,8 @@ SIGTERM as its own users would have it. WHAT is what it serves:
 * ``work``: the same, and the chunk ``work`` is followed by 100 ms of work and the reply ``done``;
 * ``hold``: one chunk is sent back, and the handler never leaves;
 * ``reply``: one chunk is sent back, and the connection is closed;
-* ``tls CERTIFICATE``, ``unix PATH``, ``udp``, ``http``, ``websocket``: echo, in other ways.
+* ``tls CERTIFICATE``, ``unix PATH``, ``udp``, ``websocket``: echo, in other ways;
+* ``http``, ``https CERTIFICATE``: what the app in ``http`` answers.
 """
 
 HOST = "127.0.0.1"

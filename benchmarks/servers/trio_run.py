@@ -1,5 +1,6 @@
 """The servers of trio-run: ``python -m benchmarks.servers.trio_run WHAT [ARGUMENT]``."""
 
+import logging
 import ssl
 import sys
 import time
@@ -62,10 +63,14 @@ async def time_blocks(stream: trio.abc.Stream) -> None:
         await stream.send_all(f"{time.perf_counter() - began}\n".encode())
 
 
-def tls(certificate: str) -> TCPListener:
+def context_with(certificate: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    return TCPListener(echo, 0, host=HOST, ssl_context=context)
+    return context
+
+
+def tls(certificate: str) -> TCPListener:
+    return TCPListener(echo, 0, host=HOST, ssl_context=context_with(certificate))
 
 
 def websocket() -> object:
@@ -76,12 +81,13 @@ def websocket() -> object:
     return WebSocketListener(echo_messages, 0, host=HOST)
 
 
-def http() -> object:
+def http(ssl_context: ssl.SSLContext | None = None) -> object:
     from trio_run import HTTPListener
 
     from .http import make_app
 
-    return HTTPListener(make_app(trio.sleep), 0, host=HOST)
+    logging.getLogger("trio_run.access").setLevel(logging.WARNING)  # the peers log no request
+    return HTTPListener(make_app(trio.sleep), 0, host=HOST, ssl_context=ssl_context)
 
 
 LISTENERS: dict[str, Callable[..., Any]] = {
@@ -95,6 +101,7 @@ LISTENERS: dict[str, Callable[..., Any]] = {
     "udp": lambda: UDPListener(reply_to_datagram, 0, host=HOST),
     "websocket": websocket,
     "http": http,
+    "https": lambda certificate: http(context_with(certificate)),
 }
 
 

@@ -3,6 +3,7 @@
 WHICH is trio-websocket or websockets.
 """
 
+import contextlib
 import signal
 import sys
 from functools import partial
@@ -43,11 +44,13 @@ def trio_websocket() -> None:
 def websockets() -> None:
     import asyncio
 
+    from websockets import ConnectionClosed
     from websockets.asyncio.server import ServerConnection, serve
 
     async def echo(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
+        with contextlib.suppress(ConnectionClosed):
+            async for message in connection:
+                await connection.send(message)
 
     async def main() -> None:
         async with serve(echo, HOST, 0) as server:

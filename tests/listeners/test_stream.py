@@ -1159,6 +1159,46 @@ async def test_rule_05_tls_a_handshake_under_way_at_the_stop_is_finished_and_ans
             assert await read_to_end(client) == b""
 
 
+async def test_the_first_of_many_ends_before_the_last_is_drained() -> None:
+    streams: list[Connection] = []
+    left: list[int] = []  # how many others do not drain yet, when one ends
+
+    async def handler(stream: Connection) -> None:
+        streams.append(stream)
+        await stream.send_all(await stream.receive_some())
+        await read_to_end(stream)
+        left.append(sum(not other.draining for other in streams))
+
+    async with serving(handler) as server:
+        clients = [server.connect_now(b"hello") for _ in range(250)]
+        for client in clients:
+            assert await read_exactly(client, 5) == b"hello"
+        await server.stop()
+        assert left[0] > 0
+        assert left[-1] == 0
+        for client in clients:
+            assert await client.receive_some() == b""
+
+
+async def test_a_client_that_leaves_while_others_are_drained_is_not_drained_itself() -> None:
+    streams: list[Connection] = []
+
+    async def handler(stream: Connection) -> None:
+        streams.append(stream)
+        await stream.send_all(await stream.receive_some())
+        await read_to_end(stream)
+        for other in streams:
+            if not other.draining:
+                other.close()
+
+    async with serving(handler) as server:
+        clients = [server.connect_now(b"hello") for _ in range(250)]
+        for client in clients:
+            assert await read_exactly(client, 5) == b"hello"
+        await server.stop()
+        assert any(not stream.draining for stream in streams)
+
+
 # Rule 6: max_connections, and what is told about them.
 
 

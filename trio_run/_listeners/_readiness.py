@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 _AT_ONCE = 1000  # events, then others get their turn
 _FRESH = 0.001  # seconds in which a look at all events stays true enough
@@ -50,8 +50,11 @@ class Watch:
         self.has_ended = False  # the client sends no more, as far as is known
         self.trusts_short_reads = False
 
-    async def wait(self) -> None:
-        """Wait until there may be input, or its end, or until wake()."""
+    def wait(self) -> Awaitable[None]:
+        """Wait until there may be input, or its end, or until wake(). To be awaited at once."""
+        return self._wait()
+
+    async def _wait(self) -> None:
         with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._socket)
         self.may_have_input = True
@@ -95,9 +98,10 @@ class _EpollWatch(Watch):
         self._task: trio.lowlevel.Task | None = None
         self._call: Callable[[], object] | None = None
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
+        # A frame of our own would be memory of each connection at rest.
         self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - our caller does
 
     def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._task = None
@@ -137,7 +141,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
-        self._watches: dict[int, _EpollWatch] = {}
+        self._watches: list[_EpollWatch | None] = []  # by descriptor: smaller than a dict
         self._looked = 0.0
 
     def watch(self, socket: stdlib_socket.socket) -> Watch:
@@ -146,13 +150,16 @@ class Readiness:
             number = socket.fileno()
             with contextlib.suppress(OSError):  # the kernel has a limit for them
                 self._epoll.register(number, _EVENTS)
+                self._watches.extend(None for _ in range(number + 1 - len(self._watches)))
                 watch = self._watches[number] = _EpollWatch(socket, self)
                 return watch
         return Watch(socket)
 
     def forget(self, socket: stdlib_socket.socket) -> None:
         # A close takes it out of the epoll. A duplicate may keep it there: rule 4.
-        self._watches.pop(socket.fileno(), None)
+        number = socket.fileno()
+        if number >= 0:  # else it was closed behind our back
+            self._watches[number] = None
 
     def look_again(self) -> None:
         """Take the events that there are, unless that was done just now."""
@@ -165,7 +172,7 @@ class Readiness:
         assert self._epoll is not None
         events = self._epoll.poll(0, _AT_ONCE)
         for number, flags in events:
-            watch = self._watches.get(number)
+            watch = self._watches[number]
             if watch is not None:
                 watch.notice(flags)
         self._looked = time.perf_counter()

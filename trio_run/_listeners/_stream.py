@@ -6,7 +6,6 @@ decided in _connection, what a client is answered by the function that a listene
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import math
@@ -35,9 +34,9 @@ logger = logging.getLogger("trio_run")
 
 Drain = Literal["eof", "wait", "cancel"]
 
-_NO_SCOPE = contextlib.nullcontext()
-
+_TASK = "trio_run connection"  # one name for all: Trio would make a string for each
 _ACCEPT_AT_ONCE = 100  # then others get their turn
+_DRAIN_AT_ONCE = 100  # then these end: the first client need not wait for the last one's turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -173,7 +172,7 @@ class StreamListener:
                 await self._accept_queued(listening)
             listening.close()
         self._is_emptying_queues = False
-        self._drain_all()
+        await self._drain_all()
 
     def _disappear(self) -> None:
         try:
@@ -181,11 +180,13 @@ class StreamListener:
         except OSError as exc:  # it has given up its rights, say: that is no reason to lose clients
             logger.warning("%s: cannot remove %s: %s", self.name, exc.filename, exc.strerror)
 
-    def _drain_all(self) -> None:
+    async def _drain_all(self) -> None:
         """Drain all that are there. Who comes later drains from the beginning."""
-        for connection in self._connections:
-            if not connection.draining:
+        for number, connection in enumerate(list(self._connections), 1):
+            if not (connection.draining or connection.closed):
                 self._drain_one(connection)
+            if number % _DRAIN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     def _drain_one(self, connection: Connection) -> None:
         connection.hurry()
@@ -239,7 +240,8 @@ class StreamListener:
             if not has_waited:
                 has_waited = True
                 most = min(most, tries + queue_length(listening, self._backlog))
-                self._drain_all()
+                await self._drain_all()
+                continue  # there may be room by now
             # Where descriptors are short, others than we may make room too.
             with trio.move_on_after(_PAUSE if self._exhausted else math.inf):
                 await self._wait_for_room()
@@ -266,7 +268,7 @@ class StreamListener:
         self._connections.add(connection)
         if self._draining:
             self._drain_one(connection)
-        self._nursery.start_soon(self._serve, connection)
+        self._nursery.start_soon(self._serve, connection, name=_TASK)
         return True
 
     def _pause(self, exc: OSError) -> None:
@@ -285,10 +287,13 @@ class StreamListener:
 
     # Serving.
 
-    async def _serve(self, connection: Connection) -> None:
+    # A connection at rest waits in each of these, and each frame is memory: so there are few.
+
+    def _serve(self, connection: Connection) -> Awaitable[None]:
         """The task of one connection."""
-        place.set(connection)
-        await self._own(connection, self._serve_client(connection))
+        if self._ssl_context is None:
+            return self._own(connection, self._converse_with(connection, connection, self._begin))
+        return self._own(connection, self._serve_tls(connection, self._ssl_context))
 
     async def take_over(
         self,
@@ -297,7 +302,8 @@ class StreamListener:
         converse: Callable[[], Awaitable[object]],
     ) -> None:
         """Serve it in this task from now on. In the task that did, nothing is done any more."""
-        await self._own(connection, self._converse_with(connection, stream, converse))
+        serving = self._converse_with(connection, stream, lambda *_: converse())
+        await self._own(connection, serving)
 
     async def _own(self, connection: Connection, serving: Awaitable[None]) -> None:
         """What becomes of a connection, and when it is over, is decided in one task at a time."""
@@ -328,32 +334,35 @@ class StreamListener:
                 connection.who,
             )
 
-    async def _serve_client(self, connection: Connection) -> None:
-        stream: Connection | TLSConnection = connection
-        if self._ssl_context is not None:
-            stream = TLSConnection(connection, self._ssl_context)
-            if (reason := await stream.shake_hands()) is not None:
-                who = connection.who
-                logger.info("%s: no TLS handshake with %s: %s", self.name, who, reason)
-                return
+    async def _serve_tls(self, connection: Connection, context: ssl.SSLContext) -> None:
+        stream = TLSConnection(connection, context)
+        if (reason := await stream.shake_hands()) is not None:
+            logger.info("%s: no TLS handshake with %s: %s", self.name, connection.who, reason)
+            return
+        await self._converse_with(connection, stream, self._begin)
 
-        async def converse() -> None:
-            connection.begin()
-            await self._converse(connection, stream)
-
-        await self._converse_with(connection, stream, converse)
+    def _begin(
+        self, connection: Connection, stream: Connection | TLSConnection
+    ) -> Awaitable[object]:
+        """The handler's, from here on."""
+        place.set(connection)
+        connection.begin()
+        return self._converse(connection, stream)
 
     async def _converse_with(
         self,
         connection: Connection,
         stream: Connection | TLSConnection,
-        converse: Callable[[], Awaitable[object]],
+        converse: Callable[[Connection, Any], Awaitable[object]],
     ) -> None:
         """Answer a client, and end the connection, unless it was taken over meanwhile."""
         task = connection.task
         try:
-            with trio.CancelScope() if self._drain == "cancel" else _NO_SCOPE as connection.scope:
-                await converse()
+            if self._drain == "cancel":
+                with trio.CancelScope() as connection.scope:
+                    await converse(connection, stream)
+            else:
+                await converse(connection, stream)
         except Exception as exc:
             self.log_failure(connection, exc)
             await connection.finish()  # no close_notify: what was sent may not be the whole
