@@ -20,16 +20,20 @@ from .ledger import Account, Ledger
 
 Connect = Callable[[], Awaitable[trio.SocketStream]]
 
-KINDS = ["polite"] * 3 + ["pipeliner"] * 2 + [
-    "half-closer",
-    "silent",
-    "half a request",
-    "slow reader",
-    "late reader",
-    "resetter",
-    "leaver",
-    "junk",
-]
+KINDS = (
+    ["polite"] * 3
+    + ["pipeliner"] * 2
+    + [
+        "half-closer",
+        "silent",
+        "half a request",
+        "slow reader",
+        "late reader",
+        "resetter",
+        "leaver",
+        "junk",
+    ]
+)
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -101,7 +105,7 @@ class Client:
         try:
             with trio.move_on_after(life) as living:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, nursery.cancel_scope)
+                    nursery.start_soon(self._write)
                     await self._read()
                     nursery.cancel_scope.cancel()
             if leaves and living.cancel_called:
@@ -157,7 +161,7 @@ class Client:
 
     # What it writes.
 
-    async def _write(self, life: trio.CancelScope) -> None:
+    async def _write(self) -> None:
         try:
             await self._send(self._dialect.greeting())
             await self._talk()

@@ -61,7 +61,7 @@ class Dialect(Protocol):
     is_last: bool  # the server has said that there will be no further reply
 
     def greeting(self) -> bytes: ...
-    def request(self, ask: Ask, rng: random.Random) -> bytes: ...
+    def request(self, ask: Ask, rng: random.Random, /) -> bytes: ...
     def read(self, buffer: bytearray) -> Reply | None:
         """Take the next whole reply out of what has come. None if there is none.
 
@@ -85,7 +85,7 @@ class Lines:
     def greeting(self) -> bytes:
         return b""
 
-    def request(self, ask: Ask, rng: random.Random) -> bytes:
+    def request(self, ask: Ask, _rng: random.Random) -> bytes:
         return ask.words().encode() + b"\n"
 
     def read(self, buffer: bytearray) -> Reply | None:
@@ -185,7 +185,7 @@ class WebSockets:
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
 
-    def request(self, ask: Ask, rng: random.Random) -> bytes:
+    def request(self, ask: Ask, _rng: random.Random) -> bytes:
         words = ask.words().encode()
         return b"\x81%c\0\0\0\0%b" % (0x80 | len(words), words)
 

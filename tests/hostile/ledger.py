@@ -97,16 +97,17 @@ class Ledger:
         ):
             yield "a reply is lost"
         if any(self.begun[tag] == "failed" for tag in missing) and not (
-            account.is_junk
-            or self.wanted_errors.intersection(missing)
-            or self.is_hard
+            account.is_junk or self.wanted_errors.intersection(missing) or self.is_hard
         ):
             yield "a reply failed, though its client stayed"
         if account.half and account.end == "eof" and knows_reset and not account.was_reset:
             yield "half a reply, and a clean end"
         # What comes after the stop may be answered by a reset.
         if account.end == "reset" and not (
-            self.is_hard or account.wrote > self.stop_came or account.is_junk or self.wanted_errors.intersection(begun)
+            self.is_hard
+            or account.wrote > self.stop_came
+            or account.is_junk
+            or self.wanted_errors.intersection(begun)
         ):
             yield "reset"
         is_wanted = bool(self.wanted_errors.intersection(begun))

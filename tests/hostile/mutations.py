@@ -101,7 +101,13 @@ def _chunks(body: bytes, rng: random.Random) -> bytes:
         end = rng.choice((b"\r\n",) * 12 + (b"\n", b"\r", b" \r\n", b";\n\r\n", b""))
         parts.append(size.format(at).encode() + end + body[:at] + b"\r\n")
         body = body[at:]
-    last = (b"0\r\n\r\n",) * 8 + (b"0\r\nX-Tag: a\r\n\r\n", b"0\n\n", b"0;a\r\n\r\n", b"00\r\n\r\n", b"")
+    last = (b"0\r\n\r\n",) * 8 + (
+        b"0\r\nX-Tag: a\r\n\r\n",
+        b"0\n\n",
+        b"0;a\r\n\r\n",
+        b"00\r\n\r\n",
+        b"",
+    )
     return b"".join(parts) + rng.choice(last)
 
 

@@ -1,11 +1,10 @@
-"""One round of a hostile test: a server with random clients, stopped at a random moment; and many of
-them at the same time.
+"""One round of a hostile test: a server with random clients, stopped at a random moment; and many
+of them at the same time.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import re
 import ssl
@@ -315,7 +314,7 @@ async def play(kind: Kind, round_: Round) -> None:
         ledger.wrong.append(f"the report says {report.detail}")
         return
     drained, cut = (int(count.replace(",", "")) for count in counts.groups())
-    if cut and not ledger.is_hard or drained + cut > number:
+    if (cut and not ledger.is_hard) or drained + cut > number:
         ledger.wrong.append(f"the report says {report.detail}")
     tags_cut = {tag.partition(".")[0] for tag, fate in ledger.begun.items() if fate == "cut"}
     if kind.dialect is not WebSockets and cut < len(tags_cut):
@@ -369,4 +368,5 @@ async def _play_some(
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+    here = Path("/proc/self/fd")
+    return len(list(here.iterdir())) if here.is_dir() else 0

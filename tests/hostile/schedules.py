@@ -52,8 +52,10 @@ def schedules(most: int) -> Iterator[Schedule]:
         if len(schedule.chosen) < most:
             first = max(schedule.chosen, default=-1) + 1
             for batch in range(first, len(schedule.choices)):
-                for number in range(1, schedule.choices[batch]):
-                    waiting.append(Schedule({**schedule.chosen, batch: number}))
+                waiting += [
+                    Schedule({**schedule.chosen, batch: number})
+                    for number in range(1, schedule.choices[batch])
+                ]
 
 
 def use(schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How much of the hostile tests is run: a little in a usual run, very much with TEST_HOSTILE=all."""
+"""How much of the hostile tests is run: a little by default, very much with TEST_HOSTILE=all."""
 
 import datetime
 import os

@@ -265,7 +265,7 @@ _elsewhere: contextvars.ContextVar[trio.Nursery] = contextvars.ContextVar("elsew
 
 
 def odd_app(round_: Round, elsewhere: trio.Nursery) -> Callable[..., Awaitable[None]]:
-    some = round_.rng.sample(ODD, round_.rng.randint(1, 4)) + [read_and_reply]
+    some = [*round_.rng.sample(ODD, round_.rng.randint(1, 4)), read_and_reply]
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         assert scope["type"] != "lifespan", "no lifespan"
@@ -307,4 +307,4 @@ async def play_odd(round_: Round, *, tls: bool) -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_whatever_an_app_does_what_it_answers_arrives(tls: bool, contexts: Contexts) -> None:
-    play_all(seeds(100, 4000), contexts, partial(play_odd, tls=tls), wanted="the app failed")
+    play_all(seeds(75, 4000), contexts, partial(play_odd, tls=tls), wanted="the app failed")

@@ -233,7 +233,7 @@ def pairs() -> list[Plan]:
     ]
 
 
-@pytest.mark.parametrize(("most", "usual", "many"), [(1, 200, 10**9), (2, 5, 500), (3, 0, 10)])
+@pytest.mark.parametrize(("most", "usual", "many"), [(1, 100, 10**9), (2, 5, 500)])
 def test_a_pair_in_every_order(
     most: int, usual: int, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -309,6 +309,7 @@ async def test_a_sender_that_is_cancelled_before_its_first_byte_has_cut_nothing(
         await trio.sleep(0.1)
         await read_to_end(client)
 
+
 async def test_a_connection_that_is_closed_in_the_midst_of_a_send_is_reset() -> None:
     """Whoever closes it: the client is not to take what it has for the whole."""
 
