@@ -8,7 +8,6 @@ import http.client
 import os
 import pwd
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -33,7 +32,7 @@ from starlette.websockets import WebSocket
 from trio_run.testing import Program, open_program
 
 from .. import TIMEOUT
-from ..programs import script
+from ..programs import find, script
 from .http_serving import serving_app
 from .serving import (
     HOST,
@@ -43,15 +42,6 @@ from .serving import (
 
 LARGE = bytes(range(256)) * 16384  # 4 MB
 DIGEST = hashlib.sha256(LARGE).hexdigest()
-
-
-def find(program: str) -> str:
-    """Where a program is. It is the name of its Debian package too."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if path is None:
-        why = f"this test drives the server with {program}: apt-get install {program}"
-        pytest.fail(why) if "CI" in os.environ else pytest.skip(why)
-    return path
 
 
 @pytest.fixture

@@ -308,3 +308,21 @@ async def test_a_sender_that_is_cancelled_before_its_first_byte_has_cut_nothing(
     async with serving(handler) as server, await server.connect() as client:
         await trio.sleep(0.1)
         await read_to_end(client)
+
+
+async def test_a_connection_that_is_closed_in_the_midst_of_a_send_is_reset() -> None:
+    """Whoever closes it: the client is not to take what it has for the whole."""
+
+    async def handler(stream: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, stream)
+            await wait_all_tasks_blocked()
+            await stream.aclose()
+
+    async def send(stream: Any) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.send_all(BIG)
+
+    async with serving(handler) as server, await server.connect() as client:
+        await wait_all_tasks_blocked(0.01)
+        await read_to_reset(client)

@@ -652,6 +652,31 @@ async def test_rule_09_a_client_that_leaves_instead_of_answering_is_drained() ->
         assert server.detail == "1 drained, 0 cut"
 
 
+async def test_rule_09_a_client_that_left_with_messages_that_nobody_took_is_not_waited_for(
+    clock: MockClock,
+) -> None:
+    """The library's reader waits for someone to take them, and our Close can't be sent."""
+    go = trio.Event()
+
+    async def handler(request: WebSocketRequest) -> None:
+        await request.accept()
+        with busy():
+            await go.wait()
+
+    async with listening(handler) as server:
+        async with opened(server) as client:
+            await client.say("first", "second", "third")
+            await wait_all_tasks_blocked(0.01)
+            reset_on_close(client.stream)
+        server.group.stop()
+        await wait_all_tasks_blocked(0.01)
+        go.set()
+        began = trio.current_time()
+        await server.ended.wait()
+        assert trio.current_time() - began < 1
+    assert server.detail == "1 drained, 0 cut"
+
+
 async def test_rule_09_what_a_client_sends_across_our_close_does_no_harm(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -415,7 +415,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._torn:
+            if self._torn or self._has_sent_half:
                 reset_at_close(self._socket)
             self._watch.forget()
             if self._reading:

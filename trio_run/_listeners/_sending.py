@@ -30,6 +30,7 @@ class Sender(Busyness):
     __slots__ = (
         "_carries_tls",
         "_closed",
+        "_has_sent_half",
         "_sending",
         "_sent_eof",
         "_socket",
@@ -43,6 +44,7 @@ class Sender(Busyness):
         self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
         self._carries_tls = False
         self._sending = False
+        self._has_sent_half = False  # of what is being sent
         self._sent_eof = False
         self._closed = False
         self._waited = False  # since a task last let the others run
@@ -63,13 +65,14 @@ class Sender(Busyness):
                     try:
                         sent += self._socket.send(view[sent:] if sent else view)
                     except BlockingIOError:
+                        self._has_sent_half = sent > 0
                         await self._wait_writable()
                         waited = True
         except OSError as exc:
             self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         finally:
-            self._sending = False
+            self._sending = self._has_sent_half = False
             self._sent += sent
             if 0 < sent < size:
                 self._tear(self._sent - sent)

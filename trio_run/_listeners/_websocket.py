@@ -152,7 +152,7 @@ class WebSocketListener(StreamListener):
         request: WebSocketRequest | None = None
         with conversation.opening, trio.move_on_after(self._connect_timeout):
             request = await self._library.wrap_server_stream(
-                conversation, _Stream(stream), **self._sizes
+                conversation, _Stream(stream, conversation.is_closed), **self._sizes
             )
         if not self.draining:
             return request
@@ -177,9 +177,10 @@ class _Stream:
     from each other.
     """
 
-    def __init__(self, stream: Connection | TLSConnection) -> None:
+    def __init__(self, stream: Connection | TLSConnection, closed: Callable[[], object]) -> None:
         self._stream = stream
         self._closing = False
+        self._closed = closed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -191,7 +192,10 @@ class _Stream:
     async def aclose(self) -> None:
         if not self._closing:
             self._closing = True
-            await self._stream.aclose()
+            try:
+                await self._stream.aclose()
+            finally:
+                self._closed()
 
 
 class _Conversation:
@@ -234,6 +238,14 @@ class _Conversation:
                     self._read_up.set()
         self._read_up.set()
         self.opening.cancel("the client is gone")
+
+    def is_closed(self) -> None:
+        """Nothing more can be read.
+
+        The library's reader may not see that: it waits for someone to take a message, for ever if
+        the Close could not be sent.
+        """
+        self._read_up.set()
 
     def drain(self) -> None:
         """We are going away: whoever is in no busy block is to receive nothing more."""

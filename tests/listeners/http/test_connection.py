@@ -23,6 +23,7 @@ from .helpers import (
     failures,
     hello,
     leave_at_once,
+    reset_by,
     sending,
     start,
 )
@@ -599,3 +600,27 @@ async def test_204_does_not_say_how_long_nothing_is(framing: tuple[bytes, bytes]
         headers = (await client.ask(request())).headers
         assert headers["x-kept"] == "yes"
         assert not headers.keys() & {"content-length", "transfer-encoding"}
+
+
+async def test_a_task_that_sends_the_rest_after_the_app_has_returned_does_not_keep_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is being reset, and what has come for it by then is not to be begun."""
+    called = []
+
+    async with trio.open_nursery() as elsewhere:
+
+        @only_http
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            called.append(scope["path"])
+            await send(start())
+            elsewhere.start_soon(send, body(bytes(BIG)))
+            await wait_all_tasks_blocked()  # it has sent as much as the client takes
+
+        async with client_of(app) as client:
+            await client.send(request("GET /1 HTTP/1.1") + request("GET /2 HTTP/1.1"))
+            await wait_all_tasks_blocked(0.01)
+            await reset_by(client)
+    assert called == ["/1"]
+    [failed] = failures(caplog)
+    assert "without having finished its response" in failed

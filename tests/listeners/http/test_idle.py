@@ -2,9 +2,11 @@
 
 import math
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_run._listeners._http import _idle
 from trio_run._listeners._http._idle import IdleConnections
 
 
@@ -36,5 +38,41 @@ async def test_who_comes_after_that_is_looked_at(autojump_clock: MockClock) -> N
         second.idle_since = trio.current_time()
         idle.add(second)
         await trio.sleep(100)
+        assert (first.gave_up_at, second.gave_up_at) == (math.inf, 75)
+        idle.discard(second)
+
+
+async def test_who_has_ended_is_not_looked_at_and_forgotten_in_the_end(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_idle, "_MANY", 10)
+    async with trio.open_nursery() as nursery:
+        idle = IdleConnections(75, nursery.start_soon)
+        lasting = Client()
+        idle.add(lasting)
+        for number in range(1000):
+            await trio.sleep(0.1)
+            client = Client()
+            client.idle_since = trio.current_time()
+            idle.add(client)
+            idle.discard(client)
+            assert client.gave_up_at == math.inf, number
+            assert len(idle._heap) <= 13
+        # One that is busy is looked at again, and one that has become idle when its time is over.
+        lasting.idle_since = trio.current_time()
+        await trio.sleep(200)
+        assert lasting.gave_up_at >= 175
+        idle.discard(lasting)
+
+
+async def test_who_has_ended_before_its_time_is_passed_over(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        idle = IdleConnections(75, nursery.start_soon)
+        first, second = Client(), Client()
+        first.idle_since = second.idle_since = trio.current_time()
+        idle.add(first)
+        idle.add(second)
+        idle.discard(first)
+        await trio.sleep(80)
         assert (first.gave_up_at, second.gave_up_at) == (math.inf, 75)
         idle.discard(second)

@@ -236,7 +236,8 @@ class HTTPConnection:
 
     async def _finish(self, exchange: Exchange) -> bool:
         """What is left to do of an exchange. Returns whether there may be another."""
-        if exchange.status and not exchange.complete:
+        is_complete = exchange.complete  # what a task of the app's still sends does not count
+        if exchange.status and not is_complete:
             await self.reset()
         if self.reading.is_taken:  # a task of the app's has to hear of the end
             await self.reading.take()
@@ -249,7 +250,7 @@ class HTTPConnection:
             status = _CLIENT_LEFT if exchange.left else 500
         if self._began and access_logger.isEnabledFor(logging.INFO):
             self._log_access(exchange.scope, status or _CLIENT_LEFT, length)
-        if not exchange.complete or exchange.is_last or self.connection.draining:
+        if not is_complete or exchange.is_last or self.connection.draining:
             return False
         if not self.parser.is_whole and not await self._skip_body():
             return False
