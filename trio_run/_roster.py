@@ -67,6 +67,11 @@ class Roster:
             self._names.pop(oldest.name, None)
 
     @property
+    def forgotten(self) -> list[ActorReport]:
+        """The last lines of those that have left for good, in the order in which they left."""
+        return [line for _, line in self._lines]
+
+    @property
     def is_fit(self) -> bool:
         """Is every actor that says so itself fit for work?"""
         return all(life.is_fit for life in self._judges)
