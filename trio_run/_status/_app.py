@@ -133,7 +133,7 @@ class App:
             nonlocal number
             self._news.hear_of(group)  # there may be new groups inside it
             is_last = self.viewers.is_over
-            events, number = self._news.since(number)
+            events, last = self._news.since(number)
             message = {
                 "run": self._run,
                 "group": as_data(group, _MOST),
@@ -142,6 +142,7 @@ class App:
             }
             body = f"data: {json.dumps(message)}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": not is_last})
+            number = last  # not where it was cut
 
         await receive()  # the request, which has no body
         await send(start(200, "text/event-stream", {}))

@@ -36,8 +36,8 @@ class StatusPage:
     - ``/``: a page that shows the group live. At a stop the bars of its timeline grow, who holds it
       up is red, and the last line says how it ended.
 
-    A viewer holds up no stop. While nobody looks there is no task and no timer for it. At most 32
-    may look at the same time, of 64 connections.
+    A viewer holds up no stop: he has half a second to take the last line. While nobody looks there
+    is no task and no timer for it. There may be 64 connections, 32 of them viewers.
 
     It is for this machine, and knows no passwords. With another ``host`` others see it, too:
     nothing but names, status lines and failures, and nothing changes by a GET. All but the probes
@@ -62,6 +62,7 @@ class StatusPage:
     """
 
     daemon = True
+    grace = 0.5  # seconds: whoever looks, and takes nothing, is not waited for
 
     def __init__(
         self,

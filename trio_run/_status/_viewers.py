@@ -59,19 +59,22 @@ class Viewers:
           show: shows how it is now.
           receive: that of ASGI, after the request: it returns when the client has left.
         """
+        has_left = False
+
+        async def wait_for_leaving() -> None:
+            nonlocal has_left
+            await receive()
+            has_left = True
+            nursery.cancel_scope.cancel("the viewer has left")
+
         self._count += 1
         try:
             async with trio.open_nursery() as nursery:
-
-                async def wait_for_leaving() -> None:
-                    await receive()
-                    nursery.cancel_scope.cancel("the viewer has left")
-
                 nursery.start_soon(wait_for_leaving)
                 try:
                     await self._show_again_and_again(show)
                 except trio.Cancelled:
-                    if not nursery.cancel_scope.cancel_called:
+                    if not has_left:
                         await self._show_last(show)
                     raise
                 nursery.cancel_scope.cancel("it is over")
