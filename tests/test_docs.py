@@ -645,7 +645,7 @@ def test_the_pictures_show_what_the_programs_do(site: Path) -> None:
     pictures = re.findall(r'<div class="picture">.*?</div>', page, re.DOTALL)
     assert len(pictures) == 2
     for picture, actors in zip(pictures, (3, 5), strict=True):
-        assert picture.count('<rect class="serves"') == actors
+        assert picture.count('<rect class="works"') == actors
         assert picture.count('<rect class="cut"') == 1
     assert "the lame duck is over" in pictures[1]
     assert 'class="picture"' in (site / "deploy.html").read_text(encoding="utf-8")
