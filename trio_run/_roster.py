@@ -67,9 +67,12 @@ class Roster:
             self._names.pop(oldest.name, None)
 
     @property
-    def forgotten(self) -> list[ActorReport]:
-        """The last lines of those that have left for good, in the order in which they left."""
-        return [line for _, line in self._lines]
+    def everybody(self) -> list[Life | ActorReport]:
+        """All of them, in the order in which they were added; of who was forgotten, the line."""
+        numbered: list[tuple[int, Life | ActorReport]] = [*self._lines]
+        numbered.extend((number, life) for life, number in self._lives.items())
+        numbered.sort(key=lambda one: one[0])
+        return [one for _, one in numbered]
 
     @property
     def is_fit(self) -> bool:

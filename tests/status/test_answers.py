@@ -138,7 +138,7 @@ async def test_the_status_is_the_group_and_its_actors() -> None:
         assert (door["connections"], door["busy"], door["fit"]) == (1, 0, True)
         assert (status["daemon"], door["daemon"], door["group"]) == (True, False, None)
         assert office["group"]["start"] >= 0
-        failed, still = office["group"]["actors"]  # those that have left come first
+        still, failed = office["group"]["actors"]
         assert (failed["outcome"], failed["error"]) == ("failed", "ValueError: no luck")
         assert (still["name"], still["outcome"]) == ("slow", None)
         group.stop("enough", grace=7)

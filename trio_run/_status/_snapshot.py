@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from .._actor import State
 from .._errors import one_line
 from .._group import Group, supervisor_of
+from .._member import Life
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .._actor import Cause
-    from .._member import Life
     from .._report import ActorReport
 
 _CONNECTIONS = re.compile(r"(?:^|: )([\d,]+) connections, ([\d,]+) busy")
@@ -52,11 +52,8 @@ def as_data(group: Group, most: float = math.inf, since: float | None = None) ->
         began = stop.began - began_at
         ends = _finite(stop.deadline - began_at)
         duration = max(0.0, now - began)
-    lives = list(supervisor.roster)
-    lines = supervisor.roster.forgotten
-    left_out = max(0, len(lives) + len(lines) - most)
-    if left_out:
-        lives, lines = _chosen(lives, lines, int(most))
+    everybody = supervisor.roster.everybody
+    shown = everybody if len(everybody) <= most else _chosen(everybody, int(most))
     return {
         "name": group.name,
         "state": group.state.value,
@@ -70,10 +67,10 @@ def as_data(group: Group, most: float = math.inf, since: float | None = None) ->
         "duration": duration,
         "exit_code": None if began is None else int(supervisor.exit_code),
         "actors": [
-            *(_left(line) for line in lines),
-            *(_here(life, began_at, most, since) for life in lives),
+            _here(one, began_at, most, since) if isinstance(one, Life) else _left(one)
+            for one in shown
         ],
-        "left_out": int(left_out),
+        "left_out": len(everybody) - len(shown),
     }
 
 
@@ -133,19 +130,15 @@ def _line(line: ActorReport, *, has_left: bool) -> dict[str, Any]:
     }
 
 
-def _chosen(
-    lives: list[Life], lines: list[ActorReport], most: int
-) -> tuple[list[Life], list[ActorReport]]:
+def _chosen(everybody: list[Life | ActorReport], most: int) -> list[Life | ActorReport]:
+    """As many of them, in their order."""
+
     def weight(one: Life | ActorReport) -> tuple[bool, bool, float]:
-        stopped = getattr(one, "stopped_at", None) or getattr(one, "stopped", None)
+        stopped = one.stopped_at if isinstance(one, Life) else one.stopped
         return stopped is None, one.outcome in ("failed", "cut"), stopped or 0.0
 
-    everybody: list[Life | ActorReport] = [*lines, *lives]
     kept = {id(one) for one in heapq.nlargest(most, everybody, key=weight)}
-    return (
-        [life for life in lives if id(life) in kept],
-        [line for line in lines if id(line) in kept],
-    )
+    return [one for one in everybody if id(one) in kept]
 
 
 def _finite(seconds: float) -> float | None:
