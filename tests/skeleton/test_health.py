@@ -2,8 +2,10 @@
 
 import json
 import signal
+import socket
 from pathlib import Path
 
+import pytest
 import trio
 
 from trio_run import StatusPage
@@ -49,6 +51,30 @@ def test_with_a_damaged_database_it_is_not_alive(tmp_path: Path) -> None:
     store.report_damage("page 7 is blank")
     answer = page._app._livez(group)
     assert (answer.status, answer.body) == (503, b"the database is damaged: page 7 is blank\n")
+
+
+async def test_systemd_hears_how_the_collector_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the unit with Type=notify has it, and ExecReload=."""
+    address = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        await manager.bind(address)
+
+        async def hears(word: bytes) -> None:
+            with trio.fail_after(TIMEOUT):
+                while word not in await manager.recv(4096):
+                    pass
+
+        async with open_app(tmp_path) as program:
+            await hears(b"READY=1")
+            program.signal(signal.SIGHUP)
+            await hears(b"RELOADING=1")
+            await hears(b"READY=1")
+            program.signal(signal.SIGTERM)
+            await hears(b"STOPPING=1")
+            assert await program.exit_code() == 0
 
 
 async def test_who_asks_for_a_websocket_there_is_refused(tmp_path: Path) -> None:
