@@ -42,8 +42,7 @@ class Viewers:
 
     def ring(self) -> None:
         """Something has happened."""
-        if self._count:
-            self._bell.set()
+        self._bell.set()
 
     def end(self) -> None:
         """Have each see the last, and leave."""

@@ -1,4 +1,4 @@
-"""Section 6, rule 6: what each path of a StatusPage answers, and to whom."""
+"""Rule P6: what each path of a StatusPage answers, and to whom."""
 
 import builtins
 import importlib

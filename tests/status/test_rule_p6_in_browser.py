@@ -1,4 +1,4 @@
-"""The status page in a real browser, while a stop with a slow actor goes on."""
+"""Rule P6: the status page in a real browser, while a stop with a slow actor goes on."""
 
 import os
 import signal

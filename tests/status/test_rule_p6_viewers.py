@@ -1,4 +1,4 @@
-"""Section 6, rule 6: what who looks at the page is sent, and that he holds up nothing."""
+"""Rule P6: what who looks at the page is sent, and that he holds up nothing."""
 
 import socket
 
