@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from ._server import LeftOut, Server, python
 _GRACE = 0.5  # seconds, where handlers never leave
 _BLOCKS = 100_000  # with blocks in a row
 _MEGABYTE = 1_000_000
+_IN_USE = 50  # connections, where most are at rest
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ FIGURES = {
     "share": Figure("server's core in use", "%"),
     "time": Figure("time", "s"),
     "start": Figure("of it to start", "s"),
+    "rest": Figure("CPU of a second at rest", "s"),
 }
 
 Sample = dict[str, float | None]
@@ -98,6 +101,7 @@ class Turn:
 
 _PYTHON = {
     "trio-run": ("trio_run",),
+    "status-page": ("trio_run", "status-page"),
     "plain-trio": ("plain_trio",),
     "asyncio": ("asyncio_streams", "asyncio"),
     "uvloop": ("asyncio_streams", "uvloop"),
@@ -471,6 +475,20 @@ def _rounds(
     return {"rate": rate.each_second, "cpu_each": rate.cpu_each, "share": rate.share}
 
 
+def measure_status(turn: Turn) -> Sample:
+    """At rest, then some of the connections in use, then the stop."""
+    with turn.server("echo") as server:
+        connections, each = open_measured(server, turn.count, b"x", b"x")
+        before = server.cpu_seconds()
+        time.sleep(turn.seconds)
+        rest = (server.cpu_seconds() - before) / turn.seconds
+        some = dict(itertools.islice(connections.items(), _IN_USE))
+        rate = _client.count_rounds(server, some, turn.seconds)
+        stop = watch_stop(server, connections, _client.read_nothing)
+        server.collect()
+    return turn.stopped(server, stop, each=each, rate=rate.each_second, rest=rest)
+
+
 def measure_accept(turn: Turn) -> Sample:
     with turn.server("reply") as server:
         rate = _client.count_connections(server, turn.count, turn.seconds)
@@ -692,6 +710,15 @@ SCENARIOS = (
         (50,),
         (50,),
         figures=_OF_A_RATE,
+    ),
+    Scenario(
+        "status",
+        "a status page at which nobody looks, beside none",
+        measure_status,
+        ("status-page", "trio-run"),
+        (10_000,),
+        (5000,),
+        figures=("rate", "rest", "exit", "cpu", "peak", "each"),
     ),
     Scenario(
         "accept",

@@ -141,6 +141,7 @@ def is_program(block: Block) -> bool:
 
 def at_port(source: str, port: int) -> str:
     """The same program at other ports, and on the loopback interface alone."""
+    source = source.replace("StatusPage(8081", f"StatusPage({free_port()}")
     for number, ours in ("8081", free_port()), (r"\d{4}", port):
         source = re.sub(rf"(Listener\(.*?, ){number}\b", rf'\g<1>{ours}, host="127.0.0.1"', source)
     source = source.replace("0.0.0.0", "127.0.0.1")
@@ -318,7 +319,7 @@ async def stops_it_in_the_midst_of_an_order(program: Program, port: int, _folder
 
 async def looks_at_a_lame_duck(program: Program, port: int, folder: Path) -> None:
     source = await trio.Path(folder, "readiness.py").read_text(encoding="utf-8")
-    [health] = map(int, re.findall(r"HTTPListener\(health, (\d+)", source))
+    [health] = map(int, re.findall(r"StatusPage\((\d+)", source))
 
     async def asked(port: int, path: str = "/") -> tuple[int, str | None]:
         response = await get(port, path)
@@ -395,6 +396,23 @@ async def waits_for_its_third_life(program: Program, _port: int, _folder: Path) 
     program.signal(signal.SIGTERM)
 
 
+async def is_heard_of(
+    program: Program, _port: int, _folder: Path, *, says: str, stopping: str
+) -> None:
+    await program.line_with(says)
+    program.signal(signal.SIGTERM)
+    await program.line_with(stopping)
+
+
+async def counts_what_happens(program: Program, _port: int, folder: Path) -> None:
+    source = await trio.Path(folder, "events_prometheus.py").read_text(encoding="utf-8")
+    [port] = map(int, re.findall(r"StatusPage\((\d+)", source))
+    text = (await get(port, "/metrics")).text
+    assert 'shop_happened_total{actor="worker",kind="ready"} 1.0' in text
+    assert 'trio_run_events_total{group="shop",kind="ready"}' in text
+    program.signal(signal.SIGTERM)
+
+
 async def waits(_program: Program, _port: int, _folder: Path) -> None:
     """It ends by itself."""
 
@@ -404,6 +422,11 @@ CLIENTS: dict[str, Callable[[Program, int, Path], Awaitable[None]]] = {
     "an_order": waits,
     "background": stops_it_in_the_midst_of_an_order,
     "django_app": asks_for_a_page,
+    "events_opentelemetry": partial(
+        is_heard_of, says="shop: ready", stopping='"name": "stop of the shop"'
+    ),
+    "events_prometheus": counts_what_happens,
+    "events_structlog": partial(is_heard_of, says="actor=worker", stopping="stop began"),
     "hypercorn_app": asks_for_a_page,
     "order": partial(sends_a_line, answer=b"ok\n"),
     "quart_app": asks_for_a_page,
@@ -542,7 +565,7 @@ def test_every_line_that_is_logged_is_in_the_reference_and_no_other() -> None:
 def test_every_rule_is_on_the_page() -> None:
     page = (DOCS / "rules.rst").read_text(encoding="utf-8")
     rules = [str(number) for number in range(1, 29)] + [f"L{number}" for number in range(1, 11)]
-    rules += ["P1", "P2"]
+    rules += ["P1", "P2", "P6"]
     assert re.findall(r"^\.\. _rule-(\w+):\n\n\*\*(\w+)\. ", page, re.MULTILINE) == [
         (rule.lower(), rule) for rule in rules
     ]
@@ -645,7 +668,7 @@ def test_the_pictures_show_what_the_programs_do(site: Path) -> None:
     pictures = re.findall(r'<div class="picture">.*?</div>', page, re.DOTALL)
     assert len(pictures) == 2
     for picture, actors in zip(pictures, (3, 5), strict=True):
-        assert picture.count('<rect class="serves"') == actors
+        assert picture.count('<rect class="works"') == actors
         assert picture.count('<rect class="cut"') == 1
     assert "the lame duck is over" in pictures[1]
     assert 'class="picture"' in (site / "deploy.html").read_text(encoding="utf-8")

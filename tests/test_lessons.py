@@ -3,6 +3,7 @@ said.
 """
 
 import contextlib
+import json
 import re
 import shutil
 import signal
@@ -139,11 +140,11 @@ async def output_of(*arguments: str, code: int = 0) -> str:
 # The course as a whole.
 
 
-async def test_the_list_names_all_twelve_each_in_a_line() -> None:
+async def test_the_list_names_all_fourteen_each_in_a_line() -> None:
     lines = (await output_of()).splitlines()
-    assert len(FILES) == 12
-    assert lines[12:] == ["", "Run one by its number:", "    python -m trio_run.lessons 1"]
-    for number, (line, path) in enumerate(zip(lines[:12], FILES, strict=True), 1):
+    assert len(FILES) == 14
+    assert lines[14:] == ["", "Run one by its number:", "    python -m trio_run.lessons 1"]
+    for number, (line, path) in enumerate(zip(lines[:14], FILES, strict=True), 1):
         title = path.read_text().splitlines()[0].removeprefix('"""')
         assert title
         assert line == f"{number:2}  {title}"
@@ -156,7 +157,7 @@ def test_a_lesson_is_short_and_fits_a_terminal(path: Path) -> None:
     assert max(map(len, lines)) <= 100
     lesson = COURSE[int(path.stem.split("_")[1])]
     title, empty, *text = (lesson.__doc__ or "").splitlines()
-    assert len(f"Lesson 12: {title}") < 80
+    assert len(f"Lesson 14: {title}") < 80
     assert not empty
     assert " Go" in " ".join(text)  # what the Go programs do is told in each
     for line in text + lesson.TRY.splitlines():
@@ -174,9 +175,9 @@ def test_nothing_but_usual_programs_is_to_be_typed() -> None:
 
 
 async def test_an_unknown_number_is_one_sentence() -> None:
-    for number in ("0", "13", "-1"):
+    for number in ("0", "15", "-1"):
         said = await output_of("--", number, code=2)
-        assert said == f"There is no lesson {number}: they are 1 to 12.\n"
+        assert said == f"There is no lesson {number}: they are 1 to 14.\n"
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
@@ -569,6 +570,52 @@ async def lesson_12_its_tests_pass_without_waiting(tmp_path: Path) -> None:
     assert [seconds for _, seconds, _ in passed] == ["9,000", "610"]
     why = "the block around it has ended"
     assert f"post office stopped in 10.00 s: {why} (exit code 0)\n" in lesson.said
+
+
+@scene("stop", "too much")
+async def lesson_13_the_prices_come_back_and_the_third_failure_is_too_much(
+    tmp_path: Path, case: str
+) -> None:
+    async with open_lesson(13, tmp_path) as lesson:
+        await lesson.says("shop: ready")
+        break_it, ask, ask_again, stop = lesson.commands
+        assert await lesson.type(break_it) == "It is broken.\n"
+        assert await lesson.type(ask) == "Not ready: the prices are old.\n"
+        await lesson.says("shop: ready again")
+        assert await lesson.type(ask_again) == "Ready.\n"
+        await lesson.type(stop if case == "stop" else break_it)
+        assert await lesson.exit_code() == (0 if case == "stop" else 1)
+    told = [
+        "prices: connection 1",
+        "life 1 of 'prices' failed: OSError: the exchange has hung up",
+        "prices: connection 2",
+        "life 2 of 'prices' failed: OSError: no route to the exchange",
+        "prices: connection 3",
+    ]
+    places = [lesson.said.index(line) for line in told]
+    assert places == sorted(places)
+    assert "prices: connection 4" not in lesson.said
+    assert ("'prices' failed 3 times in 60 s" in lesson.said) == (case == "too much")
+
+
+@scene()
+async def lesson_14_it_says_how_it_is_to_the_end(tmp_path: Path) -> None:
+    async with open_lesson(14, tmp_path) as lesson:
+        await lesson.says("bakery: ready")
+        ready, status, stop, again = lesson.commands
+        answer = await lesson.type(ready)
+        assert answer.startswith("HTTP/1.1 200 ")
+        assert answer.endswith("ready\n")
+        shown = json.loads(await lesson.type(status))
+        assert (shown["name"], shown["state"]) == ("bakery", "running")
+        await lesson.type(stop)
+        shown = json.loads(await lesson.type(again))
+        assert shown["state"] == "stopping"
+        oven = next(actor for actor in shown["actors"] if actor["name"] == "oven")
+        assert oven["state"] == "stopping"
+        assert oven["detail"].startswith("cooling down: ")
+        assert await lesson.exit_code() == 0
+    assert lesson.rows["oven"] == "returned cold"
 
 
 @pytest.mark.parametrize("name", SCENES)

@@ -31,10 +31,10 @@ The tour:
 * Ready-made actors: :class:`SignalReceiver`; :class:`TCPListener`, :class:`UnixListener`,
   :class:`UDPListener`, :class:`WebSocketListener` and :class:`HTTPListener`;
   :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`. :class:`Restarting` begins
-  one anew when it has failed.
+  one anew when it has failed, and :class:`StatusPage` shows the group to probes, to Prometheus and
+  to a person.
 * Under a service manager: :func:`inherited_sockets` are those that it has opened for us, and
   :func:`run` says how the program is. :class:`SystemdNotifier` does that for a group of one's own.
-
 * Tests have what they need of a group, a client and a process in :mod:`trio_run.testing`.
 
 Everything is logged on the logger ``trio_run``.
@@ -57,6 +57,7 @@ from ._report import ActorReport, Report
 from ._restart import Restarting
 from ._run import run
 from ._signals import SignalReceiver
+from ._status._listener import StatusPage
 from ._systemd import inherited_sockets
 from ._tasks import BackgroundTasks, every
 
@@ -77,6 +78,7 @@ __all__ = [
     "Restarting",
     "SignalReceiver",
     "State",
+    "StatusPage",
     "SystemdNotifier",
     "TCPListener",
     "UDPListener",

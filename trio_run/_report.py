@@ -8,11 +8,15 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ._actor import Cause, Outcome
 from ._errors import one_line
+from ._picture import drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _NAME_WIDTH = 18
 _BAR_WIDTHS = (10, 40)
@@ -85,6 +89,21 @@ class Report:
             ],
         }
 
+    def svg(self, *, marks: Mapping[float, str] | None = None) -> str:
+        """The timeline as a picture: an SVG, for a page or a file.
+
+        It is light or dark as the reader's system is. Within a page of your own, CSS for
+        ``.trio-run`` may set its colours: ``--ink``, ``--soft``, ``--line``, ``--works``,
+        ``--stops`` and ``--cut``.
+
+        Args:
+          marks: moments to mark, such as the end of the grace: seconds from the beginning of the
+            stop, each with its text.
+        """
+        actors, others = _to_show(self)
+        shown = [replace(actor, name=_shorten(actor.name)) for actor in actors]
+        return drawn(self, shown, _counted(others), marks or {})
+
     def __str__(self) -> str:
         # A narrower terminal wraps: a table cut off would tell less.
         return _timeline(self, max(80, shutil.get_terminal_size((80, 24)).columns))
@@ -125,9 +144,7 @@ def _timeline(report: Report, width: int) -> str:
         lines.append((line + (detail[0] if detail else "")).rstrip())
         lines.extend(" " * len(line) + rest for rest in detail[1:])
     if others:
-        counts = Counter(actor.outcome for actor in others)
-        rest = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-        lines.append(f"and {len(others):,} more: {rest}")
+        lines.append(_counted(others))
     return "\n".join(lines)
 
 
@@ -143,6 +160,15 @@ def _to_show(report: Report) -> tuple[list[ActorReport], list[ActorReport]]:
     ranked = sorted(enumerate(report.actors), key=weight, reverse=True)
     shown = sorted(ranked[:_MOST_LINES], key=lambda numbered: numbered[0])
     return [actor for _, actor in shown], [actor for _, actor in ranked[_MOST_LINES:]]
+
+
+def _counted(others: Sequence[ActorReport]) -> str:
+    """What became of those that have no line; "" if there are none."""
+    if not others:
+        return ""
+    counts = Counter(actor.outcome for actor in others)
+    rest = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    return f"and {len(others):,} more: {rest}"
 
 
 def _bar(actor: ActorReport, report: Report, width: int) -> str:

@@ -102,7 +102,7 @@ class Restarting:
 
     def __init__(
         self,
-        make: Callable[[], object],
+        make: Callable[..., object],  # an async function may take task_status
         *,
         on: Literal["failure", "always"] = "failure",
         first: float = 1.0,

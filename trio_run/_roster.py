@@ -67,6 +67,14 @@ class Roster:
             self._names.pop(oldest.name, None)
 
     @property
+    def everybody(self) -> list[Life | ActorReport]:
+        """All of them, in the order in which they were added; of who was forgotten, the line."""
+        numbered: list[tuple[int, Life | ActorReport]] = [*self._lines]
+        numbered.extend((number, life) for life, number in self._lives.items())
+        numbered.sort(key=lambda one: one[0])
+        return [one for _, one in numbered]
+
+    @property
     def is_fit(self) -> bool:
         """Is every actor that says so itself fit for work?"""
         return all(life.is_fit for life in self._judges)

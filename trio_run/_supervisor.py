@@ -81,9 +81,9 @@ class Supervisor:
         self._name = name
         self._grace = grace
         self._start_within = start_within
-        self._began_at = self._ended_at = 0.0
+        self.began_at = self._ended_at = 0.0  # on Trio's clock
         self._stop = Stop(grace, lame_duck)
-        self.journal = Journal(name, self._clock, lambda error: self.failures.add_own(error))
+        self.journal = Journal(name, self.clock, lambda error: self.failures.add_own(error))
         self.requests = Requests(self._stop, self.journal)
         self.failures = Failures(name, self.requests, self.journal)
         self._timers = Timers()
@@ -116,6 +116,17 @@ class Supervisor:
     def is_ready(self) -> bool:
         """Is it fit for work?"""
         return self.state is State.RUNNING and self.roster.is_fit
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should exit with, as far as is known."""
+        if self._stop.forced_by is not None:
+            return 128 + self._stop.forced_by
+        return int(bool(self.failures))
+
+    def clock(self) -> float:
+        """Seconds from its start; from its end on they stand still."""
+        return (self._ended_at if self._is_over else trio.current_time()) - self.began_at
 
     # What may be asked of it.
 
@@ -179,16 +190,13 @@ class Supervisor:
         """What became of it all, once it is over."""
         cause = self._stop.cause
         assert cause is not None
-        exit_code = int(bool(self.failures))
-        if self._stop.forced_by is not None:
-            exit_code = 128 + self._stop.forced_by
         return Report(
             cause=cause,
             duration=self._ended_at - self._stop.began,
-            exit_code=exit_code,
-            actors=self.roster.lines(self._began_at),
+            exit_code=self.exit_code,
+            actors=self.roster.lines(self.began_at),
             name=self._name,
-            began=self._stop.began - self._began_at,
+            began=self._stop.began - self.began_at,
         )
 
     # The one task.
@@ -196,7 +204,7 @@ class Supervisor:
     @trio.lowlevel.enable_ki_protection
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Run until all have left."""
-        self._began_at = trio.current_time()
+        self.began_at = trio.current_time()
         self._delays.start_of_all(self._start_within)
         self._around = place.get()
         self._bell = self.requests.begin()
@@ -456,12 +464,9 @@ class Supervisor:
                 self.requests.request_and_log(Cause(actor=life.name, reason=reason))
             owed = owed and life.spec.interrupt is not None
             if self._stop.cause is None and not owed and life in self.roster:
-                self.roster.forget(life, self._began_at)
+                self.roster.forget(life, self.began_at)
                 self._delays.forget(life)
         self._ring()
-
-    def _clock(self) -> float:
-        return trio.current_time() - self._began_at
 
     def _ring(self) -> None:
         assert self._bell is not None

@@ -1,4 +1,7 @@
-"""The servers of trio-run: ``python -m benchmarks.servers.trio_run WHAT [ARGUMENT]``."""
+"""The servers of trio-run: ``python -m benchmarks.servers.trio_run WHAT [ARGUMENT]``.
+
+With ``status-page`` before WHAT the group has a status page, at which nobody looks.
+"""
 
 import logging
 import ssl
@@ -106,13 +109,18 @@ LISTENERS: dict[str, Callable[..., Any]] = {
 
 
 def main(what: str, *arguments: str) -> int:
+    group = Group()
+    if what == "status-page":
+        from trio_run import StatusPage
+
+        group.add(StatusPage(0))
+        what, *arguments = arguments
     listener = LISTENERS[what](*arguments)
 
     async def tell() -> None:
         address = listener.addresses[0]
         print(address if isinstance(address, str) else address[1], flush=True)
 
-    group = Group()
     group.add(tell, needs=[group.add(listener)], on_return="ignore")
     return run(group)
 

@@ -10,7 +10,6 @@ import inspect
 import logging
 import math
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 
 import trio
@@ -19,11 +18,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from trio.testing import MockClock
 
-from trio_run import ActorReport, Group, Report, run
+from trio_run import Group, Report, run
 
 WIDTH, ROW, BAR = 760, 30, 14
-LEFT, RIGHT, TOP = 110, 80, 44  # room for the names, the outcomes, the scale
-LEAD = 2.0  # seconds before the stop that are shown
+TOP = 44  # room for the scale
 
 
 class Drawing:
@@ -77,50 +75,26 @@ class Drawing:
 
     def svg(self, description: str) -> str:
         return (
-            f'<div class="picture"><svg role="img" viewBox="0 0 {WIDTH} {self.height}" '
-            f'aria-label="{html.escape(description)}">{"".join(self.shapes)}</svg></div>'
+            '<div class="picture"><svg class="trio-run" role="img" '
+            f'viewBox="0 0 {WIDTH} {self.height}" aria-label="{html.escape(description)}">'
+            f"{''.join(self.shapes)}</svg></div>"
         )
 
 
 def stop(report: Report, group: Group) -> str:
     """What a group did, from shortly before its stop on: a bar for each actor."""
-    since = report.began
-    end = max(report.duration, group.grace if _cut_by(report, group.grace) else 0)
-    rows = len(report.actors)
-    drawing = Drawing(-LEAD, end, rows, left=LEFT, right=RIGHT)
-    drawing.line(0, "the stop begins", rows, "begin")
+    marks = {}
     if group.lame_duck:
-        drawing.line(group.lame_duck, "the lame duck is over", rows, "moments", level=1)
-    if group.grace <= end:
-        drawing.line(group.grace, f"the grace of {group.grace:g} s is over", rows, "grace")
-    for row, actor in enumerate(report.actors):
-        for start, until, kind in _phases(actor, since):
-            drawing.bar(row, start, until, kind)
-        drawing.text(row, LEFT - 10, actor.name, anchor="end")
-        kind = "cut" if actor.outcome == "cut" else ""
-        drawing.text(row, WIDTH - RIGHT + 10, actor.outcome, kind)
-    drawing.scale(rows, 2 if end < 20 else 5)
-    return drawing.svg(str(report)) + _legend()
-
-
-def _phases(actor: ActorReport, since: float) -> Iterator[tuple[float, float, str]]:
-    assert actor.ready is not None
-    assert actor.interrupted is not None
-    assert actor.stopped is not None
-    interrupted, stopped = actor.interrupted - since, actor.stopped - since
-    yield actor.ready - since, min(interrupted, stopped), "serves"
-    if stopped > interrupted:
-        yield interrupted, stopped, "cut" if actor.outcome == "cut" else "stops"
-
-
-def _cut_by(report: Report, grace: float) -> bool:
-    return any(actor.outcome == "cut" for actor in report.actors) and report.duration >= grace
+        marks[group.lame_duck] = "the lame duck is over"
+    if report.duration >= group.grace:
+        marks[group.grace] = f"the grace of {group.grace:g} s is over"
+    return f'<div class="picture">{report.svg(marks=marks)}</div>{_legend()}'
 
 
 def _legend() -> str:
-    kinds = {"serves": "works", "stops": "interrupted", "cut": "interrupted, and cut in the end"}
+    kinds = {"works": "works", "stops": "interrupted", "cut": "interrupted, and cut in the end"}
     keys = (
-        '<span><svg viewBox="0 0 28 12">'
+        '<span><svg class="trio-run" viewBox="0 0 28 12">'
         f'<rect class="{kind}" width="28" height="12" rx="2"/></svg> {text}</span>'
         for kind, text in kinds.items()
     )
@@ -132,7 +106,7 @@ def times(lame_duck: float = 5, outside: float = 40) -> str:
     defaults = inspect.signature(run).parameters
     grace, abort_after = defaults["grace"].default, defaults["abort_after"].default
     rows = [
-        ("lame_duck", 0, lame_duck, "serves"),
+        ("lame_duck", 0, lame_duck, "works"),
         ("grace", 0, grace, "stops"),
         ("abort_after", grace, grace + abort_after, "abort"),
         ("Docker, Kubernetes", 0, outside, "outside"),

@@ -86,7 +86,10 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
         ["INFO", f"over UDP: echo hello | nc -u -w 1 {host} {udp}"],
         ["INFO", f"see the lines: http://{host}:{web}/"],
         ["INFO", f"follow them: python -m websockets ws://{host}:{tail}/ (pip install websockets)"],
-        ["INFO", f"see whether it is ready: curl {host}:{health_port}/readyz"],
+        [
+            "INFO",
+            f"see how it is: http://{host}:{health_port}/, or curl {host}:{health_port}/readyz",
+        ],
         ["INFO", f"stop it: Ctrl-C, or kill -TERM {program.pid}"],
         ["INFO", "collector: stopping: SIGINT received"],
     ]

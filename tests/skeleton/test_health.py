@@ -1,15 +1,16 @@
 """Health: what is answered at a port of its own, for as long as anything of us is there."""
 
+import json
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
 from pathlib import Path
-from typing import Any
 
+import pytest
 import trio
 
-from trio_run import Group
-from trio_run.skeleton.health import Health
+from trio_run import StatusPage
+from trio_run.skeleton.app import make_group
+from trio_run.skeleton.config import Config
 from trio_run.skeleton.store import Store
 from trio_run.testing import open_program
 
@@ -25,49 +26,55 @@ sys.exit(main())
 """
 
 
-@asynccontextmanager
-async def serving(directory: Path) -> AsyncIterator[tuple[Group, Store]]:
-    group = Group(grace=40, lame_duck=30)
-    store = Store(directory)
-    group.add(store)
-    with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(group.run)
-            yield group, store
-            group.stop()
-            group.stop()  # and no lame duck
+async def test_it_says_how_the_collector_is(tmp_path: Path) -> None:
+    async with open_app(tmp_path) as program:
+        port = await port_of(program, "curl")
+        assert await get("127.0.0.1", port, "/livez") == (200, b"alive\n")
+        assert await get("127.0.0.1", port, "/readyz") == (200, b"ready\n")
+        status, body = await get("127.0.0.1", port, "/status")
+        assert status == 200
+        names = [actor["name"] for actor in json.loads(body)["actors"]]
+        assert names[:3] == ["signals", "health", "store"]
+        status, body = await get("127.0.0.1", port, "/metrics")
+        assert (status, body[:7]) == (200, b"# HELP ")
+        status, body = await get("127.0.0.1", port, "/")
+        assert (status, body[:15]) == (200, b"<!doctype html>")
+        program.signal(signal.SIGTERM)
+        assert await program.exit_code() == 0
 
 
-async def ask(group: Group, store: Store, path: str) -> tuple[int, bytes]:
-    async def send(message: dict[str, Any]) -> None:
-        messages.append(message)
-
-    messages: list[dict[str, Any]] = []
-    await Health(group, store)({"type": "http", "path": path}, None, send)
-    start, body = messages
-    return start["status"], body["body"]
-
-
-async def test_it_is_alive_and_ready_and_in_the_lame_duck_not_ready(tmp_path: Path) -> None:
-    async with serving(tmp_path) as service:
-        assert await ask(*service, "/livez") == (200, b"alive\n")
-        assert await ask(*service, "/readyz") == (200, b"running\n")
-        service[0].stop()
-        assert await ask(*service, "/livez") == (200, b"alive\n")
-        assert await ask(*service, "/readyz") == (503, b"lame duck\n")
-        assert (await ask(*service, "/lines"))[0] == 404
+def test_with_a_damaged_database_it_is_not_alive(tmp_path: Path) -> None:
+    group = make_group(Config(dir=tmp_path))
+    [page] = [member.actor for member in group.members if isinstance(member.actor, StatusPage)]
+    [store] = [member.actor for member in group.members if isinstance(member.actor, Store)]
+    assert page._app._livez(group).status == 200
+    store.report_damage("page 7 is blank")
+    answer = page._app._livez(group)
+    assert (answer.status, answer.body) == (503, b"the database is damaged: page 7 is blank\n")
 
 
-async def test_before_the_start_is_over_it_is_alive_and_not_ready(tmp_path: Path) -> None:
-    service = Group(), Store(tmp_path)
-    assert (await ask(*service, "/livez"))[0] == 200
-    assert (await ask(*service, "/readyz"))[0] == 503
+async def test_systemd_hears_how_the_collector_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the unit with Type=notify has it, and ExecReload=."""
+    address = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        await manager.bind(address)
 
+        async def hears(word: bytes) -> None:
+            with trio.fail_after(TIMEOUT):
+                while word not in await manager.recv(4096):
+                    pass
 
-async def test_with_a_damaged_database_it_is_not_alive(tmp_path: Path) -> None:
-    async with serving(tmp_path) as service:
-        service[1].report_damage("page 7 is blank")
-        assert await ask(*service, "/livez") == (503, b"the database is damaged: page 7 is blank\n")
+        async with open_app(tmp_path) as program:
+            await hears(b"READY=1")
+            program.signal(signal.SIGHUP)
+            await hears(b"RELOADING=1")
+            await hears(b"READY=1")
+            program.signal(signal.SIGTERM)
+            await hears(b"STOPPING=1")
+            assert await program.exit_code() == 0
 
 
 async def test_who_asks_for_a_websocket_there_is_refused(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@ people run it.
 """
 
 import contextlib
-import os
-import shutil
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,29 +13,17 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 
 from trio_run.testing import Program, open_program, read_to_end
 
 from .. import TIMEOUT
+from ..browser import PHONE, chromium
+from ..browser import Browser as OurBrowser
 from ..programs import python
 from .running import FREE_PORTS, port_of, where
 from .test_damage import destroy, fill
 
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--ignore-certificate-errors",
-]
-
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
 ATTACKS = [
     "<script>document.title = 'broken in'</script>",
     "<img src=x onerror=\"document.title='broken in'\">",
@@ -46,38 +32,8 @@ ATTACKS = [
 ]
 
 
-def find(program: str, package: str) -> str:
-    """Where a program is."""
-    path = shutil.which(program)
-    if path is None:
-        why = f"this test looks at the page with {program}: apt-get install {package}"
-        pytest.fail(why) if "CI" in os.environ else pytest.skip(why)
-    return path
-
-
-class Browser:
-    """One window, on one page. Selenium blocks: so each call is made in a thread."""
-
-    def __init__(self, driver: Chrome) -> None:
-        self.driver = driver
-
-    async def open(self, port: int, origin: str = "http://127.0.0.1") -> None:
-        await trio.to_thread.run_sync(self.driver.get, f"{origin}:{port}/")
-
-    async def run(self, script: str, *arguments: object) -> object:
-        """What a script returns, as the body of a function."""
-        return await trio.to_thread.run_sync(self.driver.execute_script, script, *arguments)
-
-    async def until(self, script: str, is_right: Callable[[object], bool]) -> object:
-        """Wait until what the script returns is right."""
-        value: object = None
-        with trio.move_on_after(TIMEOUT):
-            while True:
-                value = await self.run(f"return {script}")
-                if is_right(value):
-                    return value
-                await trio.sleep(0.05)
-        raise AssertionError(f"{script} is still {value!r}")
+class Browser(OurBrowser):
+    """One window, on the page."""
 
     async def texts(self, *expected: str) -> None:
         """Wait until these are the lines that are shown, the newest first."""
@@ -100,27 +56,11 @@ class Browser:
             text,
         )
 
-    def complaints(self) -> list[str]:
-        """What the browser has told of the page: an error, a breach of its policy; but not that the
-        server was away.
-        """
-        messages = [entry["message"] for entry in self.driver.get_log("browser")]
-        return [message for message in messages if "ERR_CONNECTION" not in message]
-
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    chromium = find("chromium", "chromium")
-    service = Service(find("chromedriver", "chromium-driver"))
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for argument in OPTIONS:
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -128,9 +68,7 @@ def browser(driver: Chrome) -> Iterator[Browser]:
     browser = Browser(driver)
     browser.complaints()
     yield browser
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    driver.get("about:blank")  # and so closes its connections
-    assert browser.complaints() == []
+    browser.close()
 
 
 @asynccontextmanager
@@ -331,7 +269,7 @@ async def test_it_says_that_the_database_is_damaged(tmp_path: Path, browser: Bro
 async def test_on_a_phone_nothing_has_to_be_scrolled_sideways(
     tmp_path: Path, browser: Browser
 ) -> None:
-    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    browser.emulate("light", PHONE)
     async with open_app(tmp_path) as program:
         lines = ["x" * 3_000, "word " * 200, "tab\t" * 50, "short"]
         await send(program, *lines)
@@ -361,8 +299,7 @@ async def test_text_stands_out_by_day_and_by_night(
             return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
         });
     """
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.emulate(scheme)
     async with open_app(tmp_path) as program:
         await send(program, "line")
         await browser.open(await port_of(program, "http:"))

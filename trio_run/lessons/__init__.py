@@ -1,4 +1,4 @@
-"""A course in twelve short programs: how a Trio program runs many things, and how it stops.
+"""A course in fourteen short programs: how a Trio program runs many things, and how it stops.
 
 ``python -m trio_run.lessons`` lists them, ``python -m trio_run.lessons 1`` runs the first. Each is
 one file and one idea: a text that says what Go programs do at this point, and what structured

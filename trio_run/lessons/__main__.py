@@ -106,7 +106,7 @@ def _free_port(wanted: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trio_run.lessons",
-        description="A course in twelve short programs: "
+        description="A course in fourteen short programs: "
         "how a Trio program runs many things, and how it stops.",
     )
     parser.add_argument(

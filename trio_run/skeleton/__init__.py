@@ -11,8 +11,8 @@ stops. Then there are
 * what is kept: ``store.py`` when a line is stored, ``database.py`` how, ``age.py`` when it is old,
   ``room.py`` what happens on a full disk, ``damage.py`` on a broken one;
 * what is shown: ``web.py`` and ``page.html`` the page, and who may stop us, ``tail.py`` what a
-  listener gets, ``counts.py`` what is counted, ``hosts.py`` which pages may ask, ``health.py``
-  whether we are alive and ready, ``responses.py`` how all of them answer;
+  listener gets, ``counts.py`` what is counted, ``hosts.py`` which pages may ask, ``responses.py``
+  how the web answers;
 * what is set: ``config.py`` decides what can be, ``limits.py`` how many clients there may be,
   ``logfile.py`` where the log goes.
 

@@ -13,7 +13,9 @@ goes after them, so that for as long as they drain whoever looks at the page see
 Who follows the tail then gets the last line before goodbye. The store stops last, when nobody is
 left who could give it a line, or ask for one.
 
-Health is a daemon: it answers before all the others are there, and until all of them have gone.
+The status page is a daemon: it answers probes, Prometheus and browsers before all the others are
+there, and until all of them have gone. The look for damage is begun anew if it fails itself: that
+is no reason to store no lines.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from trio_run import (
     CannotStart,
     Group,
     HTTPListener,
+    Restarting,
     SignalReceiver,
+    StatusPage,
     TCPListener,
     UDPListener,
     UnixListener,
@@ -43,7 +47,6 @@ from trio_run import (
 from . import damage, limits
 from .config import Config, ConfigError, read_config
 from .counts import Counts
-from .health import Health
 from .hosts import Hosts
 from .intake import serve_client, serve_datagram
 from .logfile import LogFile
@@ -54,7 +57,9 @@ from .web import Web
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    Listener = TCPListener | UDPListener | UnixListener | WebSocketListener | HTTPListener
+    Listener = (
+        TCPListener | UDPListener | UnixListener | WebSocketListener | HTTPListener | StatusPage
+    )
 
 logger = logging.getLogger(__name__)
 
@@ -106,21 +111,20 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
     http = HTTPListener(
         web, config.web_port, host=config.host, max_connections=limits.VIEWERS, name="web"
     )
-    health = HTTPListener(
-        Health(group, store),
+    health = StatusPage(
         config.health_port,
         host=config.host,
-        max_connections=limits.PROBES,
         name="health",
+        check=lambda: store.damage and f"the database is damaged: {store.damage}",
     )
     doors = _doors(config, store)
     old = config.retention * _DAY
 
-    group.add(health, daemon=True)
+    group.add(health)
     storing = group.add(store)
     behind = [
         group.add(counts, needs=[storing]),
-        group.add(partial(damage.watch, store), name="check", needs=[storing]),
+        group.add(Restarting(partial(damage.watch, store), name="check"), needs=[storing]),
         group.add(ws, needs=[storing]),
     ]
     if math.isfinite(old):
@@ -132,7 +136,7 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
         **doors,
         http: "see the lines: http://{at}/",
         ws: "follow them: python -m websockets ws://{at}/ (pip install websockets)",
-        health: "see whether it is ready: curl {at}/readyz",
+        health: "see how it is: http://{at}/, or curl {at}/readyz",
     }
     greet = partial(_greet, store, ways)
     group.add(greet, name="greeting", needs=opened, on_return="ignore")

@@ -164,7 +164,11 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "unix": (_socket_path, "PATH", "a Unix socket where lines come too"),
     "web_port": (_port, "PORT", "where the web page is"),
     "tail_port": (_port, "PORT", "where the live tail is, over WebSocket"),
-    "health_port": (_port, "PORT", "where /livez and /readyz are"),
+    "health_port": (
+        _port,
+        "PORT",
+        "where /livez, /readyz and /metrics are, and a page that shows how it is",
+    ),
     "names": (
         _names,
         "HOST,...",

@@ -38,7 +38,8 @@ SPARE = 5.0  # from the last moment that the program may still run to that of th
 
 # Names of modules that the copy, or its tests, would import in vain if it had them itself.
 _TAKEN = sys.stdlib_module_names | {
-    *("httptools", "trio", "trio_run", "trio_websocket", "websockets", "wsproto"),
+    *("h11", "httptools", "prometheus_client", "websockets", "wsproto"),
+    *("trio", "trio_run", "trio_websocket"),
     *("attr", "attrs", "idna", "outcome", "sniffio", "sortedcontainers"),  # Trio's own
     *("iniconfig", "packaging", "pluggy", "pygments", "pytest", "pytest_trio", "tests"),
 }

@@ -1,0 +1,123 @@
+"""A report as a picture: well-formed SVG, whatever was reported, and true to the times."""
+
+import math
+import re
+from xml.etree import ElementTree
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from trio_run import ActorReport, Cause, Report
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def report(*actors: ActorReport, duration: float = 10.0, began: float = 100.0) -> Report:
+    return Report(Cause(reason="SIGTERM received"), duration, 0, actors, "shop", began)
+
+
+def parsed(svg: str) -> ElementTree.Element:
+    root = ElementTree.fromstring(svg)
+    assert root.tag == f"{SVG}svg"
+    return root
+
+
+def bars(root: ElementTree.Element) -> list[tuple[str, float, float]]:
+    return [
+        (rect.get("class", ""), float(rect.get("x", "")), float(rect.get("width", "")))
+        for rect in root.iter(f"{SVG}rect")
+    ]
+
+
+def texts(root: ElementTree.Element) -> list[str]:
+    return [text.text or "" for text in root.iter(f"{SVG}text")]
+
+
+def test_bars_are_as_long_as_the_times() -> None:
+    told = report(
+        ActorReport("api", "returned", 0, 100, 105, detail="12 drained, 0 cut"),
+        ActorReport("store", "cut", 0, 105, 110),
+        ActorReport("startup", "returned", 0, None, 3),
+        ActorReport("late", "never started", None, None, None),
+        ActorReport("gone", "failed", 0, 110, 99),
+    )
+    root = parsed(told.svg())
+    works, stops, also_works, cut, ends_before = bars(root)
+    assert [bar[0] for bar in (works, stops, also_works, cut, ends_before)] == [
+        *("works", "stops", "works", "cut", "works")
+    ]
+    assert stops[2] == pytest.approx(cut[2], abs=0.2)
+    assert stops[1] + stops[2] == pytest.approx(cut[1], abs=0.2)
+    assert also_works[2] - works[2] == pytest.approx(stops[2], abs=0.2)
+    assert ends_before[1] == works[1]
+    said = texts(root)
+    assert said[0] == "shop stopped in 10.00 s: SIGTERM received"
+    assert said[1] == "the stop begins"
+    assert said[2:4] == ["api", "returned"]
+    assert [text for text in said if text.endswith(" s")] == [
+        "0 s",
+        "2 s",
+        "4 s",
+        "6 s",
+        "8 s",
+        "10 s",
+    ]
+    [title, *_] = [title.text for title in root.iter(f"{SVG}title")]
+    assert title == "api: returned, 12 drained, 0 cut"
+
+
+def test_moments_may_be_marked() -> None:
+    root = parsed(report(ActorReport("a", "returned", 0, 100, 105)).svg(marks={20.0: "the grace"}))
+    marks = [line for line in root.iter(f"{SVG}line") if line.get("class") == "mark"]
+    assert len(marks) == 1
+    assert "the grace" in texts(root)
+    assert "20 s" in texts(root)  # the scale reaches as far
+
+
+def test_it_is_light_or_dark_by_itself_and_asks_for_nothing() -> None:
+    svg = report(ActorReport("a", "returned", 0, 100, 105)).svg()
+    assert "@media (prefers-color-scheme: dark)" in svg
+    assert svg.count("http") == 1  # the name of SVG
+    assert "script" not in svg
+
+
+def test_of_very_many_actors_those_that_took_longest_have_a_row() -> None:
+    many = [ActorReport(f"a{number}", "returned", 0, 100, 101) for number in range(1000)]
+    root = parsed(report(*many).svg())
+    assert len(list(root.iter(f"{SVG}rect"))) == 200
+    assert texts(root)[-1] == "and 900 more: 900 returned"
+
+
+def test_a_stop_that_takes_no_time_of_a_group_without_actors_has_a_picture() -> None:
+    root = parsed(report(duration=0.0, began=0.0).svg())
+    assert texts(root)[0] == "shop stopped in 0.00 s: SIGTERM received"
+
+
+times = st.none() | st.floats(0, 1e9)
+
+
+@hypothesis.given(
+    st.lists(
+        st.builds(
+            ActorReport,
+            st.text(),
+            st.sampled_from(["returned", "failed", "cut", "never started"]),
+            *(times, times, times),
+            detail=st.text(),
+        ),
+        max_size=5,
+    ),
+    st.floats(0, 1e7),
+    st.floats(0, 1e9),
+    st.dictionaries(st.floats(0, 1e6), st.text(), max_size=3),
+)
+def test_whatever_is_reported_it_is_well_formed_and_within_its_frame(
+    actors: list[ActorReport], duration: float, began: float, marks: dict[float, str]
+) -> None:
+    svg = report(*actors, duration=duration, began=began).svg(marks=marks)
+    for kind, x, width in bars(parsed(svg)):
+        assert kind in ("works", "stops", "cut")
+        assert math.isfinite(x)
+        assert width >= 2
+    assert not re.search("nan|inf\\b", " ".join(re.findall(r'[xy]\d?="([^"]*)"', svg)))
