@@ -28,7 +28,8 @@ class _Block:
         self.outer = outer  # the one around it
         self.sent_before = sent_before  # bytes
         # In a finally clause after a cancel: what is cut then is no reply.
-        self.is_tidying_up = isinstance(sys.exception(), trio.Cancelled)
+        exc = sys.exception()
+        self.is_tidying_up = exc is not None and isinstance(exc, trio.Cancelled)
         self.is_open = True
 
 
@@ -36,9 +37,13 @@ _block: ContextVar[_Block | None] = ContextVar("trio_run.block", default=None)
 
 
 def _innermost(block: _Block | None) -> _Block | None:
-    """The first of these that is open: this one, and those around it."""
+    """The first of these that is open: this one, and those around it.
+
+    One that has ended stays where it is: to set the variable back costs as much as to set it. And a
+    task that was started in it has it for ever.
+    """
     while block is not None and not block.is_open:
-        block = block.outer  # its task was started in it, and it has ended since
+        block = block.outer
     return block
 
 
@@ -94,10 +99,9 @@ class Busyness(abc.ABC):
     def leave_busy(self, shield: trio.CancelScope | None, exc: BaseException | None) -> None:
         if shield is not None:
             self.inside.leave_busy(shield, exc)
-        block = _block.get()
+        block = _innermost(_block.get())
         if block is not None and block.connection is self:  # else it was entered in another task
             block.is_open = False
-            _block.set(block.outer)
             if _innermost(block.outer) is None:
                 if exc is None:
                     self._sent_whole = self._sent
