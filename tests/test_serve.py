@@ -153,6 +153,18 @@ def test_what_cannot_be_served_is_one_sentence(
     assert capsys.readouterr().err == sentence.replace("DIR", str(shop)) + "\n"
 
 
+def test_a_certificate_and_times_do_not_make_up_for_what_is_wrong(
+    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    pem = shop / "pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    arguments = ["--ssl-certfile", str(pem), "--grace", "5", "--lame-duck", "1", "--backlog", "0"]
+    assert _serve.main(["shop:app", "--app-dir", str(shop), *arguments]) == 2
+    assert "backlog must be a positive whole number" in capsys.readouterr().err
+
+
 async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
     async with open_program(serve(shop, "broken:app")) as program:
         assert await program.exit_code() == 1

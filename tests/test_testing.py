@@ -582,9 +582,9 @@ async def test_a_line_that_does_not_come_any_more() -> None:
 async def test_a_line_that_has_not_ended_is_waited_for() -> None:
     source = """
 import signal
-signal.signal(signal.SIGTERM, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 print("rea", end="")
-signal.pause()
+signal.sigwait({signal.SIGTERM})
 print("dy")
 """
     lines: list[str] = []

@@ -128,6 +128,22 @@ async def test_an_event_for_a_predecessor_with_the_same_number_does_no_harm() ->
                     readiness.forget(successor)
 
 
+async def test_to_forget_a_socket_that_was_closed_behind_our_back_forgets_no_other() -> None:
+    readiness = Readiness()
+    ours, other = socket.socketpair()
+    async with readiness.running():
+        with ours, other:
+            watch = readiness.watch(ours)
+            watch.found_nothing()
+            closed = socket.socket()
+            closed.close()
+            readiness.forget(closed)
+            other.send(b"hello")
+            await watch.wait()
+            assert ours.recv(10) == b"hello"
+            readiness.forget(ours)
+
+
 async def test_a_look_takes_all_events_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_readiness, "_AT_ONCE", 2)
     readiness = Readiness()

@@ -46,7 +46,6 @@ class HTTPConnection:
     __slots__ = (
         "_addresses",
         "_began",
-        "_context",
         "_exchange",
         "_hears_of_input",
         "_is_busy",
@@ -69,7 +68,7 @@ class HTTPConnection:
         self.parser = Parser()
         self.reading = Turn()
         self.sending = Turn()
-        self._addresses: dict[str, Any] | None = None
+        self._addresses: tuple[Any, Any] | None = None  # of the client, and our own
         self._began = 0.0  # the exchange that the access log is to tell of
         self._exchange: Exchange | None = None  # whose app runs in the connection's task
         self._is_busy = False
@@ -80,7 +79,8 @@ class HTTPConnection:
         self.connection.send_timeout = self.service.idle_timeout
         self._hears_of_input = self.connection.call_at_input(self._input_came)
         place.set(self.connection.inside)
-        self._context = contextvars.copy_context()
+        if self.service.context is None:
+            self.service.context = contextvars.copy_context()
         self.service.idle.add(self)
         await self._go_on()
 
@@ -190,23 +190,22 @@ class HTTPConnection:
         raise Refusal(408, f"no whole request for {self.service.header_timeout:g} s")
 
     def _read_scope(self) -> dict[str, Any]:
-        scope = read_scope(
-            self.parser, self.service.scheme, self._addresses or self._look_up_addresses()
-        )
+        client, server = self._addresses or self._look_up_addresses()
+        scope = read_scope(self.parser, self.service.scheme, client, server)
         if self.service.state is not None:
             scope["state"] = self.service.state.copy()
         return scope
 
-    def _look_up_addresses(self) -> dict[str, Any]:
+    def _look_up_addresses(self) -> tuple[Any, Any]:
         peer, local = self.connection.peer, self.connection.local_address
         if isinstance(peer, tuple) and isinstance(local, tuple):
-            self._addresses = {"client": peer[:2], "server": local[:2]}
+            self._addresses = peer[:2], local[:2]
         else:
             # A Unix socket's own name is the one that it was bound to, before it was moved to its
             # path.
             known = self.service.listener.addresses
             server = known[0] if len(known) == 1 else local
-            self._addresses = {"client": None, "server": (format_address(server), None)}
+            self._addresses = None, (format_address(server), None)
         return self._addresses
 
     # Its response.
@@ -231,7 +230,7 @@ class HTTPConnection:
         if not is_ours:
             return None
         # What the app has put into context variables is nothing to the next request.
-        trio.lowlevel.current_task().context = self._context.copy()
+        trio.lowlevel.current_task().context = self._fresh_context()
         return exchange
 
     async def _finish(self, exchange: Exchange) -> bool:
@@ -316,7 +315,7 @@ class HTTPConnection:
         if not exchange.is_looked_after:
             exchange.is_looked_after = True
             # The app's context is not that of the next request.
-            context = self._context.copy()
+            context = self._fresh_context()
             context.run(self.service.listener.start_soon, self._overtake, exchange)
 
     async def _overtake(self, exchange: Exchange) -> None:
@@ -324,6 +323,12 @@ class HTTPConnection:
             self._exchange = None
             go_on = partial(self._go_on, exchange)
             await self.service.listener.take_over(self.connection, self.stream, go_on)
+
+    def _fresh_context(self) -> contextvars.Context:
+        """The context of a connection's task, as it was when it began."""
+        context = self.service.context
+        assert context is not None
+        return context.copy()
 
     # A WebSocket.
 

@@ -14,6 +14,7 @@ but counted.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httptools
 
@@ -28,6 +29,7 @@ _SOME_METHOD = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+(?: |\Z)")
 _CHUNKED_LAST = re.compile(rb".*,[ \t]*chunked")
 _LONG_CHUNK = re.compile(rb"(?:\r\n)?([1-9A-Fa-f][0-9A-Fa-f]{3,7})\r\n")
 _PART_OF_A_LINE = re.compile(rb"(?:\r(?:\n)?)?[0-9A-Fa-f]{0,8}\r?")
+_NOTHING: list[Any] = []  # for the many connections that are idle: it stays empty
 _CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -68,7 +70,7 @@ class Parser:
         self.method = b""  # until the head is whole
         self.target = b""
         self.version = ""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = _NOTHING  # until there is something
         self.keeps_alive = False  # may another request follow?
         self.upgrades = False  # does it ask for another protocol?
         self.expects_continue = False
@@ -78,7 +80,7 @@ class Parser:
         self._is_chunked = False
         self._left = 0  # bytes of a body of known length, or of a long chunk
         self._is_before_chunk = True  # is what comes next the line of a chunk, as far as is known?
-        self._pieces: list[bytes] = []  # of the body
+        self._pieces: list[bytes] = _NOTHING  # of the body
         self._tail = b""  # what was read last: an empty line may have begun in it
         self._without_body = 0  # bytes that were read since the last piece
 
@@ -97,6 +99,7 @@ class Parser:
         """Read on in what has come. Returns whether the head is whole."""
         if not self._head:
             self.ahead = self.ahead.lstrip(b"\r\n")  # empty lines before a request are none
+            self.headers, self._pieces = [], []
         while self.ahead and not self._head_is_whole:
             piece = self._take_to_empty_line()
             self._head += piece

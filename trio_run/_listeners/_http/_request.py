@@ -16,7 +16,7 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[-A-Za-z0-9._~%!$&'()*+,;=]*)(?::[0-
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
-def read_scope(request: Parser, scheme: str, addresses: dict[str, Any]) -> dict[str, Any]:
+def read_scope(request: Parser, scheme: str, client: Any, server: Any) -> dict[str, Any]:
     """The scope of an exchange.
 
     Raises:
@@ -52,7 +52,8 @@ def read_scope(request: Parser, scheme: str, addresses: dict[str, Any]) -> dict[
         "query_string": query,
         "root_path": "",
         "headers": headers,
-        **addresses,
+        "client": client,
+        "server": server,
     }
 
 

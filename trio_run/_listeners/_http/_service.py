@@ -10,6 +10,8 @@ from ..._errors import one_line, unwrapped
 from ._idle import IdleConnections
 
 if TYPE_CHECKING:
+    import contextvars
+
     from .._connection import Connection
     from .._stream import StreamListener
     from ._lifespan import ASGIApp
@@ -29,6 +31,7 @@ class Service:
     header_timeout: float
     max_message_size: int  # bytes
     state: dict[str, Any] | None = None  # of the lifespan, where the app has one
+    context: contextvars.Context | None = None  # of a connection's task, when it begins
 
     def __post_init__(self) -> None:
         self.idle = IdleConnections(self.idle_timeout, self.listener.start_soon)
