@@ -5,6 +5,7 @@ in their body, with a tag of its own.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 _BYTES = [b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"\x0b", b"\x80", b"\xff"]
@@ -89,7 +90,7 @@ def mutated(tag: str, rng: random.Random) -> bytes:
     head = "\r\n".join([f"{method} /t/{tag} {version}", *lines]) + "\r\n" + end
     data = head.encode("latin-1") + body
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
-        data = rng.choice(_CHANGES)(data, data.find(tag.encode()) + len(tag), rng)
+        data = rng.choice(_CHANGES)(data, rng)
     return data
 
 
@@ -111,19 +112,30 @@ def _chunks(body: bytes, rng: random.Random) -> bytes:
     return b"".join(parts) + rng.choice(last)
 
 
-def _insert(data: bytes, first: int, rng: random.Random) -> bytes:
-    at = rng.randint(first, len(data))
+def _place(data: bytes, size: int, rng: random.Random) -> int:
+    """Where so many bytes may be changed: anywhere but in a path, which has the tag."""
+    paths = [found.span() for found in _PATH.finditer(data)]
+    while True:
+        at = rng.randint(0, len(data))
+        if not any(start - size < at < end for start, end in paths):
+            return at
+
+
+def _insert(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, 1, rng)
     return data[:at] + rng.choice(_BYTES) + data[at:]
 
 
-def _delete(data: bytes, first: int, rng: random.Random) -> bytes:
-    at = rng.randint(first, len(data))
-    return data[:at] + data[at + rng.randint(1, 3) :]
+def _delete(data: bytes, rng: random.Random) -> bytes:
+    size = rng.randint(1, 3)
+    at = _place(data, size, rng)
+    return data[:at] + data[at + size :]
 
 
-def _replace(data: bytes, first: int, rng: random.Random) -> bytes:
-    at = rng.randint(first, len(data))
+def _replace(data: bytes, rng: random.Random) -> bytes:
+    at = _place(data, 1, rng)
     return data[:at] + rng.choice(_BYTES) + data[at + 1 :]
 
 
-_CHANGES: list[Callable[[bytes, int, random.Random], bytes]] = [_insert, _delete, _replace]
+_PATH = re.compile(rb" /t/\w+ ")
+_CHANGES: list[Callable[[bytes, random.Random], bytes]] = [_insert, _delete, _replace]

@@ -80,7 +80,8 @@ class Seen:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         found = _TAG_IN_PATH.search(scope["path"])
-        tag = found[1] if found else "none"
+        assert found is not None, scope["path"]
+        tag = found[1]
         self.tags[tag] += 1
         body = await read_whole(receive)
         if body is None:

@@ -241,7 +241,7 @@ class HTTPConnection:
         if self.reading.is_taken:  # a task of the app's has to hear of the end
             await self.reading.take()
             self.reading.give_back()
-        if exchange.refusal is not None:
+        if exchange.refusal is not None and not is_complete:  # else its client has an answer
             raise exchange.refusal
         status, length = exchange.status, exchange.length
         if not (status or exchange.broken):
@@ -249,7 +249,7 @@ class HTTPConnection:
             status = _CLIENT_LEFT if exchange.left else 500
         if self._began and access_logger.isEnabledFor(logging.INFO):
             self._log_access(exchange.scope, status or _CLIENT_LEFT, length)
-        if not is_complete or exchange.is_last or self.connection.draining:
+        if not is_complete or exchange.broken or exchange.is_last or self.connection.draining:
             return False
         if not self.parser.is_whole and not await self._skip_body():
             return False
