@@ -74,7 +74,14 @@ class Event:
 class Journal:
     """The log and the events of one group."""
 
-    __slots__ = ("_clock", "_functions", "_name", "_on_failure", "is_of_a_life")
+    __slots__ = (
+        "_clock",
+        "_functions",
+        "_name",
+        "_on_failure",
+        "_was_ready",
+        "is_of_a_life",
+    )
 
     def __init__(
         self, name: str, clock: Callable[[], float], on_failure: Callable[[BaseException], None]
@@ -83,16 +90,19 @@ class Journal:
         self._clock = clock  # seconds from the group's start
         self._on_failure = on_failure  # called with what logging has raised
         self._functions: list[Callable[[Event], object]] = []
+        self._was_ready = False  # as it was last said
         self.is_of_a_life = False  # of a Restarting, which says itself when one begins and ends
 
     def subscribe(self, function: Callable[[Event], object]) -> None:
         self._functions.append(function)
 
     def ready(self) -> None:
+        self._was_ready = True
         self._log(self._level(logging.INFO), "ready")
         self._emit("ready")
 
     def readiness_changed(self, *, ready: bool) -> None:
+        self._was_ready = ready
         if ready:
             self._log(self._level(logging.INFO), "ready again")
             self._emit("ready")
@@ -115,7 +125,7 @@ class Journal:
         self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
-    def stop_began(self, cause: Cause, *, was_ready: bool) -> None:
+    def stop_began(self, cause: Cause) -> None:
         level = logging.INFO if cause.error is None else logging.ERROR
         if cannot_start(cause.error):
             level = logging.DEBUG  # who runs the group says it, once
@@ -127,7 +137,7 @@ class Journal:
             error=cause.error,
             signal=cause.signal,
         )
-        if was_ready:
+        if self._was_ready:
             self._emit("not ready")
 
     def lame_duck(self, seconds: float) -> None:

@@ -68,11 +68,11 @@ class Notifier:
     def from_environment(cls, abort_after: float) -> Self | None:
         """For whom the environment names, or None. Takes the variables out of it."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
+        pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
         if not address:
             return None
         seconds: float | None = None
-        pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
-        microseconds = os.environ.pop("WATCHDOG_USEC", "")
         if pid == str(os.getpid()) and re.fullmatch("[0-9]{1,18}", microseconds):
             seconds = int(microseconds) / 1e6 or None
         return cls(address, seconds, abort_after)
@@ -100,7 +100,7 @@ class Notifier:
             while True:
                 now = trio.current_time()
                 if now >= next_ping:
-                    self._say(WATCHDOG="1")
+                    self._repeat(WATCHDOG="1")
                     next_ping = now + self._ping_every
                 if now >= next_look:
                     self._look()
@@ -167,7 +167,7 @@ class Notifier:
             ends = self._stop_ends
         elif not self._has_said_ready:
             ends = self._start_ends + _SLACK
-        elif self._is_reloading:
+        elif self._is_reloading or self._owes_ready:
             ends = math.inf
         else:
             return
@@ -175,7 +175,12 @@ class Notifier:
         if left == math.inf:
             left = _FOR_NOW + self._abort_after
         if left > 0:
-            self._say(EXTEND_TIMEOUT_USEC=str(int(left * 1e6)))
+            self._repeat(EXTEND_TIMEOUT_USEC=str(int(left * 1e6)))
+
+    def _repeat(self, **variables: str) -> None:
+        """Say what is said again and again, unless something else still waits to be sent."""
+        if not self._unsent:
+            self._say(**variables)
 
     def _say(self, **variables: str) -> None:
         lines = [f"{name}={value}" for name, value in variables.items()]

@@ -125,7 +125,7 @@ class Requests:
         for number in range(self._logged, len(requests)):
             request = requests[number]
             if number == 0:
-                self._journal.stop_began(request.cause, was_ready=self.serves)
+                self._journal.stop_began(request.cause)
                 if request.lame_duck:
                     self._journal.lame_duck(request.lame_duck)
             elif number == 1 and request.when < requests[0].when + requests[0].lame_duck:
