@@ -138,6 +138,7 @@ ROWS = [
     Row("OPTIONS *", get(target=b"*", method=b"OPTIONS"), 200, "OPTIONS *"),
     Row("GET *", get(target=b"*"), 400),
     Row("a target without a slash", get(target=b"a"), 400),
+    Row("a fragment in the target (strict)", get(target=b"/a#b?c"), 400),
     Row("an absolute target", get(target=b"http://h/a?b"), 200, "GET /a?b"),
     Row("an absolute target without a path", get(target=b"http://h"), 200, "GET /"),
     Row("an absolute target without a host", get(target=b"http:///a"), 400),

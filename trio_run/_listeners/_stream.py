@@ -365,7 +365,8 @@ class StreamListener:
                 await converse(connection, stream)
         except Exception as exc:
             self.log_failure(connection, exc)
-            await connection.finish()  # no close_notify: what was sent may not be the whole
+            if connection.task is task:
+                await connection.finish()  # no close_notify: what was sent may not be the whole
         else:
             if connection.task is not task:
                 return

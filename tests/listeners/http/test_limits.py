@@ -358,3 +358,21 @@ def test_its_name_says_where_it_listens(options: dict[str, Any], name: str) -> N
     assert listener.name == name
     assert listener.addresses == ()
     assert listener.status == "0 connections, 0 busy"
+
+
+async def test_a_request_that_began_with_the_one_before_is_not_idle(clock: MockClock) -> None:
+    """Its app may take longer than the idle timeout, and so may its body."""
+
+    @only_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, await read_body(receive))
+
+    async with client_of(app, idle_timeout=5) as client:
+        second = request("POST / HTTP/1.1", "Content-Length: 10")
+        await client.send(request() + second[:20])
+        await client.read()
+        await client.send(second[20:])
+        for _ in range(10):
+            await trio.sleep(2)
+            await client.send(b"x")
+        assert (await client.read("POST")).body == b"x" * 10

@@ -1,5 +1,6 @@
 """An app runs in the task of its connection: what it leaves there, and what it does afterwards."""
 
+import contextlib
 import contextvars
 from typing import Any
 
@@ -70,6 +71,39 @@ async def test_what_is_set_around_the_listener_every_request_sees() -> None:
         for _ in range(2):
             await client.read()
     assert seen == ["operator"] * 4
+
+
+async def test_a_cancel_scope_that_an_app_leaves_open_cuts_nobody_else(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a generator does that is left in the midst of a move_on_after()."""
+    left: list[Any] = []
+
+    async def parts() -> Any:
+        with trio.move_on_after(5):
+            yield 1
+            yield 2
+
+    @only_http
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/leaves":
+            generator = parts()
+            left.append(generator)
+            async for _ in generator:
+                break
+        await answer(send, scope["path"].encode())
+        if scope["path"] == "/slow":
+            await trio.sleep(1)
+
+    async with client_of(app) as client:
+        for path in ("/a", "/leaves", "/b", "/leaves", "/slow"):
+            assert (await client.ask(request(f"GET {path} HTTP/1.1"))).body == path.encode()
+        await trio.sleep(10)
+        assert (await client.ask(request("GET /c HTTP/1.1"))).body == b"/c"
+        for generator in left:
+            with contextlib.suppress(RuntimeError):
+                await generator.aclose()
+    assert caplog.text.count("left a cancel scope open at '/leaves'") == 2
 
 
 # An app that goes on after its response.

@@ -274,6 +274,26 @@ async def test_a_long_chunk_whose_line_is_wrong_is_refused(line: bytes) -> None:
         assert response.status == 400
 
 
+async def test_a_body_of_very_many_pieces_lets_the_others_run() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    chunk = b"\r\n" * 2000
+    chunks = b"%x\r\n%b\r\n" % (len(chunk) - 1000, chunk[1000:]) * 10 + b"0\r\n\r\n"
+    data = request("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=chunks)
+    async with client_of(echo) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        before = turns
+        assert (await client.ask(data)).body == chunk[1000:] * 10
+        assert turns - before > 10
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_client_that_reads_slowly_holds_up_the_app() -> None:
     sent = 0
 

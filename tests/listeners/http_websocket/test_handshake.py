@@ -675,3 +675,24 @@ async def test_a_handshake_behind_another_request() -> None:
         while not heard.endswith(b"\x81\x05hello"):
             heard += await stream.receive_some()
         assert heard.count(b"HTTP/1.1 204 ") == heard.count(b"HTTP/1.1 101 ") == 1
+
+
+@pytest.mark.parametrize("how", ["ends its side", "closes"])
+async def test_a_client_that_leaves_before_it_is_accepted_is_a_disconnect(how: str) -> None:
+    heard = trio.Event()
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        assert await receive() == LOST
+        heard.set()
+
+    async with listening(app) as server:
+        stream = await server.connect()
+        await stream.send_all(REQUEST)
+        await wait_all_tasks_blocked()
+        if how == "closes":
+            await stream.aclose()
+        else:
+            await stream.send_eof()
+        await heard.wait()
+        await stream.aclose()

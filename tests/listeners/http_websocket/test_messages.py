@@ -191,7 +191,7 @@ async def test_a_message_over_the_limit_is_refused_before_it_is_whole(fragments:
     connections: list[Any] = []
 
     async def here(scope: Any, receive: Receive, send: Send) -> None:
-        connections.append(place.get())
+        connections.append(place.get().at_end.__self__)
         await app(scope, receive, send)
 
     async with listening(here, max_message_size=1000) as server:
@@ -209,7 +209,7 @@ async def test_a_message_over_the_limit_is_refused_before_it_is_whole(fragments:
                 more = frame(0, b"x" * 100, fin=False) + frame(9, b"")
                 await client.stream.send_all(more * 1000)
                 await wait_all_tasks_blocked()
-                assert len(connections[0].at_end.__self__._parts) == 1000
+                assert len(connections[0]._parts) == 1000
         assert [message["code"] for message in app.seen] == [1009]
 
 
@@ -244,7 +244,7 @@ async def test_a_message_of_tiny_fragments_takes_no_more_room_than_it_has_bytes(
         await client.stream.send_all(frame(1, b"a", fin=False) + frame(0, b"a", fin=False) * 9_999)
         await client.stream.send_all(frame(9, b""))
         assert await client.receive() == Pong(payload=b"")
-        parts = connections[0].at_end.__self__._parts
+        parts = connections[0]._parts
         assert len(parts) == 10_000
         assert sys.getsizeof(parts) < 20_000
         await client.stream.send_all(frame(0, b"b"))

@@ -50,6 +50,7 @@ class HTTPConnection:
         "_hears_of_input",
         "_is_busy",
         "_sent_before",
+        "_websocket",
         "connection",
         "idle_since",
         "parser",
@@ -71,6 +72,7 @@ class HTTPConnection:
         self._addresses: tuple[Any, Any] | None = None  # of the client, and our own
         self._began = 0.0  # the exchange that the access log is to tell of
         self._exchange: Exchange | None = None  # whose app runs in the connection's task
+        self._websocket: WebSocket | None = None  # that its app has not accepted or refused yet
         self._is_busy = False
         self._sent_before = 0  # bytes, when the request came
         self.idle_since = math.inf
@@ -109,14 +111,14 @@ class HTTPConnection:
                     await trio.lowlevel.checkpoint()  # the others', and our new context's, turn
                     is_there = self._read_head() or await self._wait_for_head()
                 else:
+                    exchange = None  # its scope is not to be kept meanwhile
                     is_there = await self._wait_for_head()
                 if not is_there:
                     break
-                scope = self._read_scope()
                 if wants_websocket(parser):
-                    await self._serve_websocket(scope)
+                    await self._serve_websocket(self._read_scope())
                     return
-                exchange = await self._run(scope)
+                exchange = await self._run(self._read_scope())
                 if exchange is None:
                     return
                 keep = await self._finish(exchange)
@@ -157,7 +159,8 @@ class HTTPConnection:
 
     async def _wait_for_head(self) -> bool:
         """Wait for a request. False if the client leaves, drains, or stays silent."""
-        self.idle_since = trio.current_time()
+        if not self._is_busy:
+            self.idle_since = trio.current_time()
         while not self._is_busy:
             try:
                 data = await self.stream.receive_some()
@@ -211,7 +214,9 @@ class HTTPConnection:
     # Its response.
 
     async def _run(self, scope: dict[str, Any]) -> Exchange | None:
-        """Run the app, in this task. None if another has taken the connection over."""
+        """Run the app, in this task. None if another has taken the connection over, or is to."""
+        task = trio.lowlevel.current_task()
+        scope_around = task._cancel_status  # Trio has no public name for the innermost scope
         exchange = self._exchange = Exchange(self, scope, self._settle)
         if access_logger.isEnabledFor(logging.INFO):
             self._began = time.perf_counter()
@@ -229,8 +234,15 @@ class HTTPConnection:
                 self._exchange = None
         if not is_ours:
             return None
+        if task._cancel_status is not scope_around:
+            # By a generator that it did not close, say. It would cut what comes next.
+            self.service.log_open_scope(self.connection, scope)
+            self._exchange = exchange
+            self.connection.task = None
+            self._look_after(exchange)
+            return None
         # What the app has put into context variables is nothing to the next request.
-        trio.lowlevel.current_task().context = self._fresh_context()
+        task.context = self._fresh_context()
         return exchange
 
     async def _finish(self, exchange: Exchange) -> bool:
@@ -247,8 +259,9 @@ class HTTPConnection:
         if not (status or exchange.broken):
             length = await self._send_error(500, "the server failed")
             status = _CLIENT_LEFT if exchange.left else 500
-        if self._began and access_logger.isEnabledFor(logging.INFO):
-            self._log_access(exchange.scope, status or _CLIENT_LEFT, length)
+        if not exchange.complete:
+            exchange.length = length
+            self._log_exchange(exchange, status or _CLIENT_LEFT)
         if not is_complete or exchange.broken or exchange.is_last or self.connection.draining:
             return False
         if not self.parser.is_whole and not await self._skip_body():
@@ -259,7 +272,10 @@ class HTTPConnection:
     async def _send_error(self, status: int, reason: str, headers: Headers = ()) -> int:
         """Returns how many bytes its body has."""
         response = error_response(status, reason, headers, body=self.parser.method != b"HEAD")
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        with contextlib.suppress(
+            # The latter where a task of the app's still sends: then there is nothing to add.
+            *(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
+        ):
             await self.stream.send_all(response)
         return len(response.partition(b"\r\n\r\n")[2])
 
@@ -274,6 +290,9 @@ class HTTPConnection:
                 parser.read_body()
                 if parser.is_whole:
                     return True
+                if parser.has_more:
+                    await trio.lowlevel.checkpoint()
+                    continue
                 data = await self.stream.receive_some()
                 if not data:
                     break
@@ -291,6 +310,7 @@ class HTTPConnection:
     def _settle(self, exchange: Exchange) -> None:
         if exchange.complete:
             self._end()
+            self._log_exchange(exchange, exchange.status)
         if (
             exchange.is_last
             or exchange.broken
@@ -302,6 +322,8 @@ class HTTPConnection:
 
     def _input_came(self) -> None:
         """Something has come that no task waits for, or the connection drains."""
+        if self._websocket is not None and self.connection.hung_up:
+            self._websocket.client_left()
         exchange = self._exchange
         if exchange is None:
             return
@@ -334,7 +356,7 @@ class HTTPConnection:
 
     async def _serve_websocket(self, scope: dict[str, Any]) -> None:
         connection = self.connection
-        websocket = WebSocket(self, scope)
+        websocket = self._websocket = WebSocket(self, scope)
         connection.at_end = websocket.drain
         place.set(connection)  # the app's busy() is to count
         self._began = time.perf_counter()
@@ -343,8 +365,16 @@ class HTTPConnection:
         if access_logger.isEnabledFor(logging.INFO):
             self._log_access(scope, websocket.status, 0)
         self._end()
-        if websocket.open:
-            await websocket.read()
+        self._websocket = None
+        try:
+            if websocket.open:
+                await websocket.read()
+        finally:
+            connection.at_end = None  # they know each other, and would keep each other alive
+
+    def _log_exchange(self, exchange: Exchange, status: int) -> None:
+        if self._began and access_logger.isEnabledFor(logging.INFO):
+            self._log_access(exchange.scope, status, exchange.length)
 
     def _log_access(self, scope: dict[str, Any], status: int, length: int) -> None:
         query = scope["query_string"]

@@ -172,6 +172,9 @@ class Exchange:
         while True:
             body = self._body + parser.read_body()
             self._body = b""
+            while parser.has_more:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # what was read is not to be lost
+                body += parser.read_body()
             if body or parser.is_whole:
                 self._has_all = parser.is_whole
                 return {"type": "http.request", "body": body, "more_body": not self._has_all}
@@ -336,7 +339,7 @@ class Exchange:
         try:
             if self.complete:
                 raise RuntimeError("the app sent some more after the end of its response")
-            if self.broken:
+            if self.broken or self._returned:
                 raise ClientDisconnected("the client is gone")
             data = CONTINUE if body is None else self._framed(body, more=more)
             await self._http.stream.send_all(data)

@@ -21,6 +21,7 @@ import httptools
 from ._refusal import Refusal
 
 _MAX_HEAD = 65536  # bytes of a request line and its headers; of a chunk's line, or of trailers
+_AT_ONCE = 500  # pieces of a body in chunks: then others get their turn
 _MAX_HEADERS = 1000  # each takes some 200 bytes of memory, however short it is
 _END = b"\r\n\r\n"
 _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
@@ -29,7 +30,7 @@ _SOME_METHOD = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+(?: |\Z)")
 _CHUNKED_LAST = re.compile(rb".*,[ \t]*chunked")
 _LONG_CHUNK = re.compile(rb"(?:\r\n)?([1-9A-Fa-f][0-9A-Fa-f]{3,7})\r\n")
 _PART_OF_A_LINE = re.compile(rb"(?:\r(?:\n)?)?[0-9A-Fa-f]{0,8}\r?")
-_NOTHING: list[Any] = []  # for the many connections that are idle: it stays empty
+_NOTHING: Any = ()  # for the many connections that are idle
 _CHUNKED = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -51,6 +52,7 @@ class Parser:
         "_without_body",
         "ahead",
         "expects_continue",
+        "has_more",
         "headers",
         "is_whole",
         "keeps_alive",
@@ -75,6 +77,7 @@ class Parser:
         self.upgrades = False  # does it ask for another protocol?
         self.expects_continue = False
         self.is_whole = False  # has all of it been read?
+        self.has_more = False  # is there more of it to read at once?
         self._head = b""
         self._head_is_whole = False
         self._is_chunked = False
@@ -101,7 +104,8 @@ class Parser:
             self.ahead = self.ahead.lstrip(b"\r\n")  # empty lines before a request are none
             self.headers, self._pieces = [], []
         while self.ahead and not self._head_is_whole:
-            piece = self._take_to_empty_line()
+            end = self._end_at_empty_line(self.ahead, 0)
+            piece, self.ahead = self.ahead[:end], self.ahead[end:]
             self._head += piece
             if self._llhttp is None:
                 self._llhttp = httptools.HttpRequestParser(self)
@@ -155,65 +159,71 @@ class Parser:
         return None if self._is_chunked and not self.is_whole else self._left
 
     def read_body(self) -> bytes:
-        """Read on in what has come, and return what is there of the body."""
-        while self.ahead and not self.is_whole:
+        """Read on in what has come, and return what is there of the body.
+
+        Where that takes long, ``has_more`` says that there is more: let the others run first.
+        """
+        data, at, pieces_at_most = self.ahead, 0, _AT_ONCE
+        while at < len(data) and not self.is_whole and pieces_at_most:
             if self._is_chunked:
-                if not self._read_chunks():
+                end = self._read_chunks(data, at)
+                if end == at:
                     break
+                pieces_at_most -= 1
             else:
-                self._pieces.append(self.ahead[: self._left])
-                self.ahead = self.ahead[self._left :]
-                self._left -= len(self._pieces[-1])
+                end = min(len(data), at + self._left)
+                self._pieces.append(data[at:end])
+                self._left -= end - at
                 self.is_whole = not self._left
+            at = end
+        self.has_more = not pieces_at_most
+        self.ahead = data[at:]
         pieces, self._pieces = self._pieces, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _read_chunks(self) -> bool:
-        """Returns False if more has to come first."""
+    def _read_chunks(self, data: bytes, at: int) -> int:
+        """Read a piece from there on. Returns its end; the same if more has to come first."""
         if self._llhttp is None:
             self._llhttp = httptools.HttpRequestParser(self)
             self._llhttp.feed_data(_CHUNKED)
-        piece, before = self._take_of_chunks(), len(self._pieces)
-        self._feed(self._llhttp, piece)
-        self._without_body = 0 if len(self._pieces) > before else self._without_body + len(piece)
+        end, before = self._end_in_chunks(data, at), len(self._pieces)
+        self._feed(self._llhttp, data[at:end])
+        self._without_body = 0 if len(self._pieces) > before else self._without_body + end - at
         if self._without_body > _MAX_HEAD:
             raise Refusal(431, "the line of a chunk, or the trailers, are too long")
-        return bool(piece)
+        return end
 
-    def _take_of_chunks(self) -> bytes:
+    def _end_in_chunks(self, data: bytes, at: int) -> int:
+        """Up to where it may be given: all of a long chunk, or to the next empty line."""
         if not self._left and self._is_before_chunk:
-            line = _LONG_CHUNK.match(self.ahead)
-            if not line and _PART_OF_A_LINE.fullmatch(self.ahead):
-                return b""
+            line = _LONG_CHUNK.match(data, at)
+            if not line and _PART_OF_A_LINE.fullmatch(data, at):
+                return at
             self._is_before_chunk = line is not None
             if line:
                 self._left = int(line[1], 16)
-                self.ahead = self.ahead[line.end() :]
-                return line[0]
+                return line.end()
         if not self._left:
-            return self._take_to_empty_line()
-        piece = self.ahead[: self._left]
-        self.ahead = self.ahead[self._left :]
-        self._left -= len(piece)
-        return piece
+            return self._end_at_empty_line(data, at)
+        end = min(len(data), at + self._left)
+        self._left -= end - at
+        return end
 
     # What both have in common.
 
-    def _take_to_empty_line(self) -> bytes:
-        """What has come up to the next empty line, or else all."""
-        ahead, tail = self.ahead, self._tail
-        at = (tail + ahead[:3]).find(_END) if tail else -1
-        if at >= 0:
-            at -= len(tail)
+    def _end_at_empty_line(self, data: bytes, at: int) -> int:
+        """Up to the end of the next empty line, or else of all."""
+        tail = self._tail
+        found = (tail + data[at : at + 3]).find(_END) if tail else -1
+        if found >= 0:
+            found += at - len(tail)
         else:
-            at = ahead.find(_END)
-            if at < 0:
-                self._tail = (tail + ahead[-3:])[-3:]
-                self.ahead = b""
-                return ahead
+            found = data.find(_END, at)
+            if found < 0:
+                self._tail = (tail + data[max(at, len(data) - 3) :])[-3:]
+                return len(data)
         self._tail = b""
-        self.ahead = ahead[at + 4 :]
-        return ahead[: at + 4]
+        return found + len(_END)
 
     def _feed(self, llhttp: httptools.HttpRequestParser, data: bytes) -> None:
         try:

@@ -26,6 +26,8 @@ def read_scope(request: Parser, scheme: str, client: Any, server: Any) -> dict[s
     headers = request.headers
     target = request.target
     host = None
+    if b"#" in target:  # a proxy may cut off what follows, and think of another path
+        raise Refusal(400, "the target of the request has a fragment")
     if target.startswith(b"/") and method != "CONNECT":
         raw_path, _, query = target.partition(b"?")
     else:

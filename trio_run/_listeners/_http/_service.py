@@ -51,6 +51,14 @@ class Service:
                 "%s: the app failed at %s for %s", name, what, connection.who, exc_info=error
             )
 
+    def log_open_scope(self, connection: Connection, scope: dict[str, Any]) -> None:
+        """The app has left a cancel scope open, and a new task goes on."""
+        target = scope["raw_path"].decode("ascii")
+        logger.warning(
+            "%s: the app left a cancel scope open at %r for %s: is a generator not closed?",
+            *(self.listener.name, target, connection.who),
+        )
+
     def log_refusal(self, connection: Connection, status: int, reason: str) -> None:
         """A client got an error that is its own doing."""
         logger.info("%s: %d for %s: %s", self.listener.name, status, connection.who, reason)

@@ -217,6 +217,10 @@ class WebSocket:
 
     # The connection.
 
+    def client_left(self) -> None:
+        """It has left before the app has accepted or refused it."""
+        self._end(_LOST)
+
     def drain(self) -> None:
         """It drains, and the app has no message in hand."""
         if self.open and self._disconnect is None:
