@@ -129,6 +129,10 @@ async def test_it_serves_on_what_a_service_manager_hands_over(shop: Path) -> Non
         (["shop:site.ap"], "the module 'shop' has no 'site.ap'"),
         (["shop:nothing"], "shop:nothing is no ASGI app: it can't be called"),
         (["shop:nothing", "--factory"], "shop:nothing is no factory: it can't be called"),
+        (
+            ["shop:app", "--uds", "socket", "--port", "80"],
+            "--uds takes the place of --host and --port: give it alone",
+        ),
         (["shop:app", "--ssl-keyfile", "key"], "--ssl-keyfile goes with --ssl-certfile"),
         (
             ["shop:app", "--ssl-certfile", "no", "--ssl-keyfile", "key"],
@@ -172,14 +176,22 @@ async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
     assert "Traceback" in program.output
 
 
-@pytest.mark.parametrize("seconds", ["-1", "nan", "soon"])
-def test_seconds_are_a_number_that_is_not_negative(
-    seconds: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--grace", "-1", "'-1' is no number of seconds"),
+        ("--grace", "nan", "'nan' is no number of seconds"),
+        ("--grace", "soon", "'soon' is no number of seconds"),
+        ("--uds-mode", "rw", "'rw' are no permissions: 660, say"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_a_sentence(
+    option: str, value: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        _serve.main(["shop:app", "--grace", seconds])
+        _serve.main(["shop:app", f"{option}={value}"])
     assert caught.value.code == 2
-    assert "--grace" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 async def test_a_port_in_use_is_one_sentence(shop: Path) -> None:

@@ -99,7 +99,9 @@ def _listener(app: Any, options: argparse.Namespace) -> HTTPListener:
     given: dict[str, Any] = {}
     handed_over = [each for sockets in inherited_sockets().values() for each in sockets]
     if options.uds is not None:
-        given = {"path": options.uds, "mode": int(options.uds_mode, 8)}
+        if options.port is not None or options.host is not None:
+            raise _Refused("--uds takes the place of --host and --port: give it alone")
+        given = {"path": options.uds, "mode": options.uds_mode}
     elif options.port is None and options.host is None and handed_over:
         given = {"sockets": handed_over}
     else:
@@ -145,7 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     option("--host", help=f"where to listen ({_HOST}); 0.0.0.0 is every IPv4 interface")
     option("--port", type=int, help=f"at which port ({_PORT}); 0 lets the kernel choose")
     option("--uds", metavar="PATH", help="listen on a Unix socket there instead")
-    option("--uds-mode", metavar="MODE", default="600", help="its permissions, octal (600)")
+    option(
+        "--uds-mode", type=_mode, metavar="MODE", default=0o600, help="its permissions, octal (600)"
+    )
     option("--app-dir", metavar="DIR", default=".", help="where the module is looked for (.)")
     option("--factory", action="store_true", help="APP is a function that returns the app")
     seconds: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
@@ -182,7 +186,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if math.isnan(seconds) or seconds < 0:
-        raise ValueError
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return seconds
+
+
+def _mode(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are no permissions: 660, say") from None

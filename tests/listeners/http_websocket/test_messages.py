@@ -237,7 +237,7 @@ async def test_a_message_of_tiny_fragments_takes_no_more_room_than_it_has_bytes(
     connections: list[Any] = []
 
     async def here(scope: Any, receive: Receive, send: Send) -> None:
-        connections.append(place.get())
+        connections.append(place.get().at_end.__self__)
         await app(scope, receive, send)
 
     async with listening(here) as server, opened(server) as client:
