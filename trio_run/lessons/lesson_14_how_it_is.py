@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import trio
 
-from trio_run import Cause, Group, StatusPage, TCPListener, busy, run
+from trio_run import Cause, Group, StatusPage, run
 
 TRY = """\
 Open http://127.0.0.1:{port}/ in a browser, or in another terminal ask
@@ -56,16 +56,8 @@ class Oven:
         self.off.set()
 
 
-async def sell(stream: trio.abc.Stream) -> None:
-    async for _ in stream:
-        with busy():  # the page counts those, too
-            await trio.sleep(1)
-            await stream.send_all(b"Here is your bread.\n")
-
-
 def main(port: int) -> int:
     group = Group(name="bakery", grace=10)
     group.add(StatusPage(port))
-    oven = group.add(Oven())
-    group.add(TCPListener(sell, 0, host="127.0.0.1", name="counter"), needs=[oven])
+    group.add(Oven())
     return run(group)
