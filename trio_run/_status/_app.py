@@ -14,7 +14,7 @@ from ._answer import Answer, as_json, start, text
 from ._metrics import metrics
 from ._news import News
 from ._page import page
-from ._snapshot import as_data
+from ._snapshot import as_data, names_of_the_rest
 from ._viewers import Viewers
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _VIEWERS = 32
 _MOST = 100  # actors of a group that the page shows
+_NAMES = 10  # in the last line
 _FOR_ANYBODY = frozenset({"/livez", "/readyz"})  # they say nothing that a stranger may not know
 
 
@@ -134,11 +135,17 @@ class App:
             self._news.hear_of(group)  # there may be new groups inside it
             is_last = self.viewers.is_over
             events, last = self._news.since(number)
+            rest = names_of_the_rest(group) if is_last else []
+            shown = as_data(group, _MOST)
+            if rest:  # who may still fail
+                shown["exit_code"] = None
             message = {
                 "run": self._run,
-                "group": as_data(group, _MOST),
+                "group": shown,
                 "events": events,
                 "over": is_last,
+                "rest": rest[:_NAMES],
+                "rest_left_out": len(rest[_NAMES:]),
             }
             body = f"data: {json.dumps(message)}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": not is_last})
@@ -147,6 +154,6 @@ class App:
         await receive()  # the request, which has no body
         await send(start(200, "text/event-stream", {}))
         try:
-            await self.viewers.look(show, receive)
+            await self.viewers.look(show, receive, lambda: not names_of_the_rest(group))
         except* OSError:
             pass  # he has left, in the midst of what he was sent

@@ -74,6 +74,15 @@ def as_data(group: Group, most: float = math.inf, since: float | None = None) ->
     }
 
 
+def names_of_the_rest(group: Group) -> list[str]:
+    """Who has begun and not ended, but for daemons."""
+    return [
+        life.name
+        for life in supervisor_of(group).roster
+        if life.began and not life.is_finished and not life.member.daemon
+    ]
+
+
 def connections_in(status: str) -> tuple[int, int] | None:
     """How many connections, and how many of them busy, where a status says so as a listener's."""
     found = _CONNECTIONS.search(status)
