@@ -75,7 +75,7 @@ def browser(driver: Chrome) -> Iterator[Browser]:
 
 
 def text(id_: str) -> str:
-    return f"document.getElementById('{id_}').textContent"
+    return f"document.getElementById('{id_}')?.textContent"
 
 
 def of_row(name: str, what: str) -> str:
@@ -180,8 +180,10 @@ async def test_the_button_stops_it_after_a_question_and_the_page_comes_back(
             shop.signal(signal.SIGUSR1)
             assert await shop.exit_code() == 0
         assert shop.output.count("a stop was requested on the status page by 127.0.0.1") >= 1
-        async with open_program(program(port)) as shop:
+        async with open_program(program(port)) as shop:  # which has a token of its own
             await browser.until(text("state"), lambda said: said == "running")
+            await browser.run("confirm = () => true; document.getElementById('stop').click()")
+            await browser.until(text("state"), lambda said: said == "stopping")
             shop.signal(signal.SIGKILL)
             await browser.until(text("link"), lambda said: "Trying again" in str(said))
             assert "ERR_INCOMPLETE_CHUNKED_ENCODING" in "".join(browser.complaints())
