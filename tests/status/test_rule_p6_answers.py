@@ -5,6 +5,7 @@ import importlib
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,35 @@ async def test_a_check_may_say_that_the_program_had_better_be_begun_anew(
         answer = await site.ask("/livez")
         assert (answer.status_code, answer.text) == expected
         assert (await site.ask("/readyz")).status_code == 200
+
+
+async def test_a_connection_ends_with_its_answer() -> None:
+    async with serving(Group()) as site:
+        for path in ("/", "/livez", "/readyz", "/status", "/metrics", "/nothing"):
+            assert (await site.ask(path)).headers["connection"] == "close", path
+
+
+async def test_the_probes_are_answered_while_many_are_silent() -> None:
+    async with serving(Group()) as site, AsyncExitStack() as silent:
+        for _ in range(120):
+            await silent.enter_async_context(await connect(site.page.addresses[0][:2]))
+        while "120 connections" not in site.page.status:
+            await trio.sleep(0.01)
+        assert (await site.ask("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /livez HT"])
+async def test_who_asks_nothing_gives_his_place_to_a_probe(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_run._status._listener._MOST_CONNECTIONS", 1)
+    monkeypatch.setattr("trio_run._status._listener._TIMEOUT", 0.1)
+    async with serving(Group()) as site, await connect(site.page.addresses[0][:2]) as silent:
+        if data:
+            await silent.send_all(data)
+        while "1 connections" not in site.page.status:
+            await trio.sleep(0.01)
+        assert (await site.ask("/livez")).status_code == 200
 
 
 # /status.

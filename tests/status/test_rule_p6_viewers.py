@@ -129,7 +129,8 @@ async def test_too_many_viewers_are_refused_and_the_probes_are_not(
     group.add(trio.sleep_forever)
     async with serving(group) as site, site.looking() as messages:
         await anext(messages)
-        assert (await site.ask("/events")).status_code == 503
+        refused = await site.ask("/events")
+        assert (refused.status_code, refused.headers["connection"]) == (503, "close")
         assert (await site.ask("/readyz")).status_code == 200
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from .._actor import Cause
 
-_MOST_CONNECTIONS = 64  # half of them may be viewers
-_IDLE_TIMEOUT = 30.0  # seconds; a viewer is sent something each second
+_MOST_CONNECTIONS = 128  # a quarter of them may be viewers, so that there is room for the probes
+_TIMEOUT = 3.0  # seconds: who asks nothing gives his place to a probe
 
 
 class StatusPage:
@@ -37,7 +37,8 @@ class StatusPage:
       up is red, and the last line says how it ended.
 
     A viewer holds up no stop: he has half a second to take the last line. While nobody looks there
-    is no task and no timer for it. There may be 64 connections, 32 of them viewers.
+    is no task and no timer for it. There may be 128 connections, 32 of them viewers. All others
+    end with their answer, or when they have asked nothing for 3 seconds.
 
     It is for this machine, and knows no passwords. With another ``host`` others see it, too:
     nothing but names, status lines and failures, and nothing changes by a GET. All but the probes
@@ -90,7 +91,8 @@ class StatusPage:
                 port,
                 host=None if port is None else host,
                 path=path,
-                idle_timeout=_IDLE_TIMEOUT,
+                idle_timeout=_TIMEOUT,
+                header_timeout=_TIMEOUT,
                 max_connections=_MOST_CONNECTIONS,
                 name=self.name,
             )
