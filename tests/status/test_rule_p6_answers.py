@@ -326,6 +326,17 @@ async def test_it_may_be_asked_by_the_names_of_this_machine_alone() -> None:
             assert (await site.ask("/readyz", Host=host)).status_code == 200
 
 
+async def test_it_may_be_asked_by_the_names_that_are_given() -> None:
+    async with serving(Group(), names=["Shop", "shop.example.org"], can_stop=True) as site:
+        for host in ("shop", "SHOP:8081", "shop.example.org:80", "localhost"):
+            for path in ("/", "/metrics"):
+                assert (await site.ask(path, Host=host)).status_code == 200, host
+        assert (await site.ask("/", Host="example.org")).status_code == 403
+        token = site.page._app._guard.token
+        stop = {"Host": "shop", "Origin": "http://shop", "X_Stop_Token": token}
+        assert (await site.ask("/stop", "POST", **stop)).status_code == 202
+
+
 async def test_a_host_that_is_none_is_not_ours() -> None:
     async with serving(Group()) as site:
         site.group.add(trio.sleep_forever)
@@ -433,6 +444,9 @@ def test_what_can_not_be_right_is_said() -> None:
             StatusPage(**options)  # type: ignore[arg-type] # that is the point
     with pytest.raises(TypeError, match="check must be a function without arguments, not 7"):
         StatusPage(0, check=7)  # type: ignore[arg-type] # that is the point
+    for names in ("shop", [7]):
+        with pytest.raises(TypeError, match="names must be several strings, not "):
+            StatusPage(0, names=names)  # type: ignore[arg-type] # that is the point
     assert StatusPage(8081).name == "status:8081"
     assert StatusPage(8081, name="how").name == "how"
 
