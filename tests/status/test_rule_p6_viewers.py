@@ -1,6 +1,8 @@
 """Rule P6: what who looks at the page is sent, and that he holds up nothing."""
 
+import gc
 import socket
+import weakref
 
 import pytest
 import trio
@@ -324,6 +326,30 @@ async def test_events_are_put_in_words(autojump_clock: MockClock) -> None:
     assert texts["over", None] == "after 10.00 s, with exit code 0"
     assert texts["ready", None] == ""
     assert news.counts["group", "cut"] == 11
+
+
+async def test_of_groups_that_are_over_little_is_kept() -> None:
+    group = Group(name="shop")
+    group.add(trio.sleep_forever)
+    news = News(lambda: None)
+    async with running(group):
+        groups = []
+        for number in range(150):
+            inner = Group(name=f"job {number}")
+            inner.add(trio.sleep_forever)
+            groups.append(weakref.ref(inner))
+            member = group.add(inner)
+            news.hear_of(group)
+            member.stop()
+            while inner.state is not State.STOPPED:
+                await trio.lowlevel.checkpoint()
+        inner, member = Group(), None
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert [ref() for ref in groups] == [None] * 150
+        kept = {path for path, _ in news.counts}
+        assert kept == {"shop", *(f"shop/job {number}" for number in range(50, 150))}
+        assert news.counts["shop/job 149", "over"] == 1
 
 
 async def test_a_failure_that_stops_all_is_one_line(autojump_clock: MockClock) -> None:
