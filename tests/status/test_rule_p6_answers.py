@@ -13,6 +13,7 @@ import prometheus_client
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import wait_all_tasks_blocked
 
 from trio_run import CannotStart, Group, GroupFailed, State, StatusPage, TCPListener
 from trio_run._status import _metrics
@@ -250,6 +251,20 @@ async def test_the_metrics_are_of_the_group_and_of_the_program(
         assert found["trio_run_actor_ready", ("slow", "shop")] == 0
         assert found["trio_run_state", ("shop", "stopping")] == 1
         slow.let_go.set()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/status"])
+async def test_events_of_groups_that_came_later_are_counted(path: str) -> None:
+    group, inner = Group(name="shop"), Group(name="office")
+    group.add(trio.sleep_forever)
+    async with serving(group) as site:
+        inner.add(trio.sleep_forever)
+        group.add(inner)
+        assert (await site.ask(path)).status_code == 200
+        inner.add(trio.lowlevel.checkpoint, on_return="ignore")
+        await wait_all_tasks_blocked()
+        found = samples((await site.ask("/metrics")).text)
+        assert found["trio_run_events_total", ("shop/office", "stopped")] == 1
 
 
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:

@@ -53,8 +53,8 @@ class App:
             "/": self._get_page,
             "/livez": self._livez,
             "/readyz": self._readyz,
-            "/status": lambda group: as_json(as_data(group)),
-            "/metrics": lambda group: metrics(group, self._news.counts),
+            "/status": self._get_status,
+            "/metrics": self._get_metrics,
         }
 
     def attach(self, group: Group) -> None:
@@ -111,6 +111,14 @@ class App:
         state = group.state.value
         return text(503, "not ready" if state == "running" else state)
 
+    def _get_status(self, group: Group) -> Answer:
+        self._news.hear_of(group)  # there may be new groups inside it
+        return as_json(as_data(group))
+
+    def _get_metrics(self, group: Group) -> Answer:
+        self._news.hear_of(group)
+        return metrics(group, self._news.counts)
+
     def _get_page(self, group: Group) -> Answer:
         if self._page is None:
             self._page = page(group.name, self._guard.token if self._can_stop else None)
@@ -132,7 +140,7 @@ class App:
 
         async def show() -> None:
             nonlocal number
-            self._news.hear_of(group)  # there may be new groups inside it
+            self._news.hear_of(group)
             is_last = self.viewers.is_over
             events, last = self._news.since(number)
             rest = names_of_the_rest(group) if is_last else []
