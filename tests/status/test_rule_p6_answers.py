@@ -253,6 +253,25 @@ async def test_the_metrics_are_of_the_group_and_of_the_program(
         slow.let_go.set()
 
 
+async def test_any_name_has_samples_of_its_own() -> None:
+    group, outer, inner = Group(name="\ud800"), Group(name="x"), Group(name="y")
+    slashed = Group(name="x/y")
+    for one in (inner, slashed):
+        one.add(trio.sleep_forever, name="a\udcff")
+    outer.add(inner)
+    group.add(outer)
+    group.add(slashed)
+    async with serving(group) as site:
+        answer = await site.ask("/metrics")
+        assert answer.status_code == 200
+        lines = [line.rpartition(" ")[0] for line in answer.text.splitlines() if line[0] != "#"]
+        assert len(lines) == len(set(lines))
+        found = samples(answer.text)
+        for path in ("\\ud800/x/y", "\\ud800/x\\/y"):
+            assert found["trio_run_actor_ready", ("a\\udcff", path)] == 1
+            assert found["trio_run_events_total", (path, "ready")] == 2
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/status"])
 async def test_events_of_groups_that_came_later_are_counted(path: str) -> None:
     group, inner = Group(name="shop"), Group(name="office")
