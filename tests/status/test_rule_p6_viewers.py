@@ -112,15 +112,18 @@ async def test_a_viewer_who_takes_nothing_holds_up_no_stop() -> None:
     assert report.exit_code == 0
 
 
-async def test_a_viewer_who_leaves_is_forgotten() -> None:
+async def test_a_viewer_who_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     group = Group()
     group.add(trio.sleep_forever)
     async with serving(group) as site:
         async with site.looking() as messages:
             await anext(messages)
             assert site.page._app.viewers._count == 1
-        while site.page._app.viewers._count:
+        while site.page._app.viewers._count or "0 connections" not in site.page.status:
             await trio.sleep(0.01)
+    assert "without having finished" not in caplog.text
+    assert "the app failed" not in caplog.text
 
 
 async def test_too_many_viewers_are_refused_and_the_probes_are_not(

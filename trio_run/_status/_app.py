@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._errors import one_line
@@ -136,10 +137,10 @@ class App:
 
     async def _stream(self, group: Group, receive: Any, send: Any) -> None:
         """How it is, again and again, as server-sent events."""
-        number = 0
+        number, has_ended = 0, False
 
         async def show() -> None:
-            nonlocal number
+            nonlocal number, has_ended
             self._news.hear_of(group)
             is_last = self.viewers.is_over
             events, last = self._news.since(number)
@@ -157,7 +158,7 @@ class App:
             }
             body = f"data: {json.dumps(message)}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": not is_last})
-            number = last  # not where it was cut
+            number, has_ended = last, is_last  # not where it was cut
 
         await receive()  # the request, which has no body
         await send(start(200, "text/event-stream", {}))
@@ -165,3 +166,6 @@ class App:
             await self.viewers.look(show, receive, lambda: not names_of_the_rest(group))
         except* OSError:
             pass  # he has left, in the midst of what he was sent
+        if not has_ended:  # he has left, and by this the response is as it should be to the server
+            with suppress(OSError):
+                await send({"type": "http.response.body", "body": b""})
