@@ -67,6 +67,49 @@ def test_bars_are_as_long_as_the_times() -> None:
     assert title == "api: returned, 12 drained, 0 cut"
 
 
+def test_one_that_never_got_ready_is_drawn_from_when_it_was_interrupted() -> None:
+    told = report(
+        ActorReport("starts", "cut", None, 100, 110), ActorReport("api", "returned", 0, 100, 110)
+    )
+    cut, _works, stops = bars(parsed(told.svg()))
+    assert (cut[0], stops[0]) == ("cut", "stops")
+    assert cut[1:] == stops[1:]
+
+
+def test_what_is_long_or_wide_is_shortened_to_the_frame() -> None:
+    why = "the disk " + "is full, and so is the other one, " * 20
+    wide = "\N{CJK UNIFIED IDEOGRAPH-6F22}"
+    told = Report(
+        Cause(reason=why),
+        *(10.0, 0, (ActorReport(wide * 18, "returned", 0, 100, 110),)),
+        *("shop", 100.0),
+    )
+    svg = told.svg(marks={0.5: why, 9.0: why})
+    said = texts(parsed(svg))
+    assert said[0].startswith("shop stopped in 10.00 s: the disk is full")
+    assert said[0].endswith("...")
+    assert len(said[0]) < 105
+    assert [text for text in said if wide in text] == [wide * 15 + "..."]
+    marks = [text for text in said if text.startswith("the disk")]
+    assert all(text.endswith("...") and len(text) < 105 for text in marks)
+    assert len(marks) == 2
+    assert parsed(svg).get("aria-label") == f"shop stopped in 10.00 s: {why.strip()}"
+
+
+def test_letters_that_are_wide_have_room() -> None:
+    def starts(name: str) -> float:
+        [(_, x, _)] = bars(parsed(report(ActorReport(name, "returned", 99, None, 110)).svg()))
+        return x
+
+    assert starts("WWWW") > starts("ABCD") > starts("abcd")
+
+
+@pytest.mark.parametrize("moment", [math.inf, -math.inf, math.nan, -1.0])
+def test_a_moment_that_is_none_is_refused(moment: float) -> None:
+    with pytest.raises(ValueError, match="a mark is at a number of seconds from 0 on, not at "):
+        report().svg(marks={moment: "never"})
+
+
 def test_moments_may_be_marked() -> None:
     root = parsed(report(ActorReport("a", "returned", 0, 100, 105)).svg(marks={20.0: "the grace"}))
     marks = [line for line in root.iter(f"{SVG}line") if line.get("class") == "mark"]

@@ -5,9 +5,13 @@ This module decides how it is drawn. Which actors have a row is decided in _repo
 
 from __future__ import annotations
 
+import bisect
 import html
+import itertools
 import math
 import re
+import unicodedata
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 _WIDTH, _ROW, _BAR = 760, 28, 14
 _HEAD, _TOP = 34, 62  # where the lines of the moments begin, and the rows
 _LETTER = 7.0  # how wide a letter is, about
+_CAPITAL, _BROAD, _IDEOGRAPH = 9.5, 12.0, 14.0  # and those that are wider
+_BOLD = 1.1  # as much wider
+_MOST_NAME = 240.0  # how wide a name may be
 _LEAD = 0.15  # of the stop's duration: how much of the time before it is shown
 _TICKS = 5  # at the least, of the scale
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -49,11 +56,18 @@ def drawn(
     Args:
       others: what there is to say of those that have no row.
       marks: moments to mark, in seconds from the beginning of the stop, each with its text.
+
+    Raises:
+      ValueError: if a moment is before the beginning of the stop, or never.
     """
+    for moment in marks:
+        if not 0 <= moment < math.inf:
+            raise ValueError(f"a mark is at a number of seconds from 0 on, not at {moment!r}")
+    actors = [replace(actor, name=_fitted(actor.name, _MOST_NAME)) for actor in actors]
     head = f"{report.name} stopped in {report.duration:.2f} s: {report.cause}"
     last = max(report.duration, *marks, 0.001)
     first = -min(_LEAD * last, report.began)
-    left = 20 + _LETTER * max((len(actor.name) for actor in actors), default=0)
+    left = 20 + max((_wide(actor.name) for actor in actors), default=0)
     right = 20 + _LETTER * max((len(actor.outcome) for actor in actors), default=0)
     unit = (_WIDTH - left - right) / (last - first)
     bottom = _TOP + _ROW * len(actors)
@@ -61,14 +75,15 @@ def drawn(
     def x(seconds: float) -> float:
         return left + (seconds - first) * unit
 
-    shapes = [_text(0, 14, head, "head")]
+    shapes = [_text(0, 14, _fitted(head, _WIDTH / _BOLD), "head")]
     moments = [(0.0, "the stop begins"), *sorted(marks.items())]
     for number, (when, text) in enumerate(moments):
         y = _HEAD + 14 * (number % 2)
         kind = "mark" if number else "begin"
         shapes.append(_line(x(when), y + 4, x(when), bottom, kind))
-        anchor = "end" if when > (first + last) / 2 else "start"
-        shapes.append(_text(x(when), y, text, "soft", anchor))
+        is_late = when > (first + last) / 2
+        shown = _fitted(text, x(when) if is_late else _WIDTH - x(when))
+        shapes.append(_text(x(when), y, shown, "soft", "end" if is_late else "start"))
     for row, actor in enumerate(actors):
         y = _TOP + _ROW * row
         shapes.append(_text(left - 10, y + _ROW / 2 + 4.5, actor.name, anchor="end"))
@@ -88,7 +103,7 @@ def drawn(
         text = f"{second:g} s".replace("-", "\N{MINUS SIGN}")
         shapes.append(_text(x(second), bottom + 19, text, "soft", "middle"))
     if others:
-        shapes.append(_text(0, bottom + 40, others, "soft"))
+        shapes.append(_text(0, bottom + 40, _fitted(others, _WIDTH), "soft"))
     height = bottom + (50 if others else 26)
     return (
         f'<svg class="trio-run" xmlns="http://www.w3.org/2000/svg" role="img" '
@@ -99,11 +114,12 @@ def drawn(
 
 def _phases(actor: ActorReport, began: float) -> Iterator[tuple[float, float, str]]:
     """When it worked, and when it was about to stop, in seconds from the beginning of the stop."""
-    if actor.ready is None or actor.stopped is None:
+    if actor.stopped is None:
         return
     stopped = actor.stopped - began
     interrupted = stopped if actor.interrupted is None else actor.interrupted - began
-    yield actor.ready - began, min(interrupted, stopped), "works"
+    if actor.ready is not None:
+        yield actor.ready - began, min(interrupted, stopped), "works"
     if stopped > interrupted:
         yield interrupted, stopped, "cut" if actor.outcome == "cut" else "stops"
 
@@ -130,6 +146,29 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
         f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{_escaped(text)}</text>"
     )
+
+
+def _wide(text: str) -> float:
+    """How wide it is, about."""
+    return sum(map(_wide_of, text))
+
+
+def _wide_of(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return _IDEOGRAPH
+    if letter in "MWmw@%":
+        return _BROAD
+    return _CAPITAL if letter.isupper() else _LETTER
+
+
+def _fitted(text: str, room: float) -> str:
+    """It, or as much of it as has room."""
+    text = " ".join(text.split())
+    if _wide(text) <= room:
+        return text
+    room -= _wide("...")
+    widths = itertools.accumulate(map(_wide_of, text))
+    return text[: bisect.bisect_right(list(widths), room)] + "..."
 
 
 def _escaped(text: str) -> str:

@@ -99,6 +99,9 @@ class Report:
         Args:
           marks: moments to mark, such as the end of the grace: seconds from the beginning of the
             stop, each with its text.
+
+        Raises:
+          ValueError: if a moment is before the beginning of the stop, or never.
         """
         actors, others = _to_show(self)
         shown = [replace(actor, name=_shorten(actor.name)) for actor in actors]

@@ -53,6 +53,17 @@ def test_with_a_damaged_database_it_is_not_alive(tmp_path: Path) -> None:
     assert (answer.status, answer.body) == (503, b"the database is damaged: page 7 is blank\n")
 
 
+async def test_it_may_be_asked_by_the_names_that_are_set(tmp_path: Path) -> None:
+    async with open_app(tmp_path, "--names", "logs.example.org") as program:
+        port = await port_of(program, "curl")
+        for name, expected in (("logs.example.org", b"200"), ("other.example.org", b"403")):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(f"GET /status HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
+                assert (await stream.receive_some()).split()[1] == expected
+        program.signal(signal.SIGTERM)
+        assert await program.exit_code() == 0
+
+
 async def test_systemd_hears_how_the_collector_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,8 @@ resource = pytest.importorskip("resource")  # on Windows there is none
 @pytest.mark.parametrize(
     ("descriptors", "ports", "clients"),
     [
-        (1_024, 1, 696),
-        (1_024, 3, 232),
+        (1_024, 1, 632),
+        (1_024, 3, 210),
         (256, 1, 1),  # not enough for all, but it can be tried
         (65_536, 3, 1_000),
         (resource.RLIM_INFINITY, 1, 1_000),

@@ -5,6 +5,7 @@ import importlib
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import prometheus_client
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import wait_all_tasks_blocked
 
 from trio_run import CannotStart, Group, GroupFailed, State, StatusPage, TCPListener
 from trio_run._status import _metrics
@@ -100,6 +102,35 @@ async def test_a_check_may_say_that_the_program_had_better_be_begun_anew(
         answer = await site.ask("/livez")
         assert (answer.status_code, answer.text) == expected
         assert (await site.ask("/readyz")).status_code == 200
+
+
+async def test_a_connection_ends_with_its_answer() -> None:
+    async with serving(Group()) as site:
+        for path in ("/", "/livez", "/readyz", "/status", "/metrics", "/nothing"):
+            assert (await site.ask(path)).headers["connection"] == "close", path
+
+
+async def test_the_probes_are_answered_while_many_are_silent() -> None:
+    async with serving(Group()) as site, AsyncExitStack() as silent:
+        for _ in range(120):
+            await silent.enter_async_context(await connect(site.page.addresses[0][:2]))
+        while "120 connections" not in site.page.status:
+            await trio.sleep(0.01)
+        assert (await site.ask("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /livez HT"])
+async def test_who_asks_nothing_gives_his_place_to_a_probe(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_run._status._listener._MOST_CONNECTIONS", 1)
+    monkeypatch.setattr("trio_run._status._listener._TIMEOUT", 0.1)
+    async with serving(Group()) as site, await connect(site.page.addresses[0][:2]) as silent:
+        if data:
+            await silent.send_all(data)
+        while "1 connections" not in site.page.status:
+            await trio.sleep(0.01)
+        assert (await site.ask("/livez")).status_code == 200
 
 
 # /status.
@@ -222,6 +253,39 @@ async def test_the_metrics_are_of_the_group_and_of_the_program(
         slow.let_go.set()
 
 
+async def test_any_name_has_samples_of_its_own() -> None:
+    group, outer, inner = Group(name="\ud800"), Group(name="x"), Group(name="y")
+    slashed = Group(name="x/y")
+    for one in (inner, slashed):
+        one.add(trio.sleep_forever, name="a\udcff")
+    outer.add(inner)
+    group.add(outer)
+    group.add(slashed)
+    async with serving(group) as site:
+        answer = await site.ask("/metrics")
+        assert answer.status_code == 200
+        lines = [line.rpartition(" ")[0] for line in answer.text.splitlines() if line[0] != "#"]
+        assert len(lines) == len(set(lines))
+        found = samples(answer.text)
+        for path in ("\\ud800/x/y", "\\ud800/x\\/y"):
+            assert found["trio_run_actor_ready", ("a\\udcff", path)] == 1
+            assert found["trio_run_events_total", (path, "ready")] == 2
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/status"])
+async def test_events_of_groups_that_came_later_are_counted(path: str) -> None:
+    group, inner = Group(name="shop"), Group(name="office")
+    group.add(trio.sleep_forever)
+    async with serving(group) as site:
+        inner.add(trio.sleep_forever)
+        group.add(inner)
+        assert (await site.ask(path)).status_code == 200
+        inner.add(trio.lowlevel.checkpoint, on_return="ignore")
+        await wait_all_tasks_blocked()
+        found = samples((await site.ask("/metrics")).text)
+        assert found["trio_run_events_total", ("shop/office", "stopped")] == 1
+
+
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
     """As prometheus_client reads them: by the name, and the values of the labels."""
     families = list(text_string_to_metric_families(text))
@@ -294,6 +358,17 @@ async def test_it_may_be_asked_by_the_names_of_this_machine_alone() -> None:
                 answer = await site.ask(path, Host=host)
                 assert answer.status_code == 403, (host, path)
             assert (await site.ask("/readyz", Host=host)).status_code == 200
+
+
+async def test_it_may_be_asked_by_the_names_that_are_given() -> None:
+    async with serving(Group(), names=["Shop", "shop.example.org"], can_stop=True) as site:
+        for host in ("shop", "SHOP:8081", "shop.example.org:80", "localhost"):
+            for path in ("/", "/metrics"):
+                assert (await site.ask(path, Host=host)).status_code == 200, host
+        assert (await site.ask("/", Host="example.org")).status_code == 403
+        token = site.page._app._guard.token
+        stop = {"Host": "shop", "Origin": "http://shop", "X_Stop_Token": token}
+        assert (await site.ask("/stop", "POST", **stop)).status_code == 202
 
 
 async def test_a_host_that_is_none_is_not_ours() -> None:
@@ -403,6 +478,9 @@ def test_what_can_not_be_right_is_said() -> None:
             StatusPage(**options)  # type: ignore[arg-type] # that is the point
     with pytest.raises(TypeError, match="check must be a function without arguments, not 7"):
         StatusPage(0, check=7)  # type: ignore[arg-type] # that is the point
+    for names in ("shop", [7]):
+        with pytest.raises(TypeError, match="names must be several strings, not "):
+            StatusPage(0, names=names)  # type: ignore[arg-type] # that is the point
     assert StatusPage(8081).name == "status:8081"
     assert StatusPage(8081, name="how").name == "how"
 

@@ -75,7 +75,7 @@ def browser(driver: Chrome) -> Iterator[Browser]:
 
 
 def text(id_: str) -> str:
-    return f"document.getElementById('{id_}').textContent"
+    return f"document.getElementById('{id_}')?.textContent"
 
 
 def of_row(name: str, what: str) -> str:
@@ -144,6 +144,26 @@ async def test_what_is_cut_is_red_and_named_in_the_last_line(browser: Browser) -
             assert await shop.exit_code() == 0
 
 
+async def test_who_has_not_stopped_when_all_is_cut_is_named_in_the_last_line(
+    browser: Browser,
+) -> None:
+    port = free_port()
+    deaf = "with trio.CancelScope(shield=True):\n                await self.done.wait()"
+    command = [part.replace("await self.done.wait()", deaf) for part in program(port, grace=0.5)]
+    with trio.fail_after(TIMEOUT):
+        async with open_program(command) as shop:
+            await shop.line_with("shop: ready")
+            await browser.open(port)
+            await browser.until(text("state"), lambda said: said == "running")
+            shop.signal(signal.SIGTERM)
+            verdict = await browser.until(text("verdict"), bool)
+            assert "shop was cut after 0.5" in str(verdict)
+            assert str(verdict).endswith(" s, still waiting for till: SIGTERM received")
+            assert await browser.run(f"return {text('state')}") == "cut"
+            shop.signal(signal.SIGUSR1)
+            await shop.exit_code()
+
+
 async def test_the_button_stops_it_after_a_question_and_the_page_comes_back(
     browser: Browser,
 ) -> None:
@@ -160,8 +180,10 @@ async def test_the_button_stops_it_after_a_question_and_the_page_comes_back(
             shop.signal(signal.SIGUSR1)
             assert await shop.exit_code() == 0
         assert shop.output.count("a stop was requested on the status page by 127.0.0.1") >= 1
-        async with open_program(program(port)) as shop:
+        async with open_program(program(port)) as shop:  # which has a token of its own
             await browser.until(text("state"), lambda said: said == "running")
+            await browser.run("confirm = () => true; document.getElementById('stop').click()")
+            await browser.until(text("state"), lambda said: said == "stopping")
             shop.signal(signal.SIGKILL)
             await browser.until(text("link"), lambda said: "Trying again" in str(said))
             assert "ERR_INCOMPLETE_CHUNKED_ENCODING" in "".join(browser.complaints())

@@ -1,6 +1,8 @@
 """Rule P6: what who looks at the page is sent, and that he holds up nothing."""
 
+import gc
 import socket
+import weakref
 
 import pytest
 import trio
@@ -56,9 +58,38 @@ async def test_a_viewer_sees_how_it_ends_when_all_is_cut() -> None:
         async for message in messages:
             last = message
         assert last["over"]
+        assert (last["rest"], last["group"]["exit_code"]) == ([], 0)
         assert last["group"]["actors"][0]["cut"]
         assert last["group"]["duration"] >= 0.3
         assert ["cut", "hangs"] in [[one["kind"], one["actor"]] for one in last["events"]]
+
+
+async def test_who_has_not_stopped_when_all_is_cut_is_named_and_no_exit_code_is() -> None:
+    async def cleans_up_and_fails() -> None:
+        with busy():
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await let_go.wait()
+                raise ValueError("no luck")
+
+    let_go = trio.Event()
+    group = Group(grace=0.3)
+    for number in range(12):
+        group.add(cleans_up_and_fails, name=f"a{number}")
+    with pytest.raises(GroupFailed):
+        async with serving(group) as site, site.looking() as messages:
+            await anext(messages)
+            group.stop()
+            async for message in messages:
+                last = message
+            assert last["over"]
+            assert last["rest"] == [f"a{number}" for number in range(10)]
+            assert last["rest_left_out"] == 2
+            assert last["group"]["exit_code"] is None
+            let_go.set()
+    assert group.report.exit_code == 1
 
 
 async def test_a_viewer_who_takes_nothing_holds_up_no_stop() -> None:
@@ -81,15 +112,18 @@ async def test_a_viewer_who_takes_nothing_holds_up_no_stop() -> None:
     assert report.exit_code == 0
 
 
-async def test_a_viewer_who_leaves_is_forgotten() -> None:
+async def test_a_viewer_who_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     group = Group()
     group.add(trio.sleep_forever)
     async with serving(group) as site:
         async with site.looking() as messages:
             await anext(messages)
             assert site.page._app.viewers._count == 1
-        while site.page._app.viewers._count:
+        while site.page._app.viewers._count or "0 connections" not in site.page.status:
             await trio.sleep(0.01)
+    assert "without having finished" not in caplog.text
+    assert "the app failed" not in caplog.text
 
 
 async def test_too_many_viewers_are_refused_and_the_probes_are_not(
@@ -100,7 +134,8 @@ async def test_too_many_viewers_are_refused_and_the_probes_are_not(
     group.add(trio.sleep_forever)
     async with serving(group) as site, site.looking() as messages:
         await anext(messages)
-        assert (await site.ask("/events")).status_code == 503
+        refused = await site.ask("/events")
+        assert (refused.status_code, refused.headers["connection"]) == (503, "close")
         assert (await site.ask("/readyz")).status_code == 200
 
 
@@ -151,7 +186,7 @@ async def test_he_sees_more_when_something_happens_and_each_second(
         shown.append(trio.current_time())
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(viewers.look, show, trio.sleep_forever)
+        nursery.start_soon(viewers.look, show, trio.sleep_forever, lambda: True)
         await trio.sleep(1.5)  # he has seen it at 0 and 1
         viewers.ring()  # at once
         await trio.sleep(0.05)
@@ -174,7 +209,7 @@ async def test_who_leaves_is_shown_nothing_more(autojump_clock: MockClock) -> No
     async def leaves() -> None:
         await trio.sleep(2.5)
 
-    await viewers.look(show, leaves)
+    await viewers.look(show, leaves, lambda: True)
     assert shown == [0, 1, 2]
     assert not viewers.is_over
 
@@ -191,9 +226,33 @@ async def test_the_last_word_after_a_cut_takes_no_longer_than_a_tenth_of_a_secon
             await trio.sleep_forever()
 
     with trio.move_on_after(0.7):
-        await viewers.look(show, trio.sleep_forever)
+        await viewers.look(show, trio.sleep_forever, lambda: True)
     assert tries == [0, 0.7]
     assert trio.current_time() == pytest.approx(0.8)
+
+
+async def test_after_a_cut_the_others_have_a_moment_to_end_before_the_last_word(
+    autojump_clock: MockClock,
+) -> None:
+    viewers = Viewers(2)
+    shown: list[float] = []
+    has_ended = False
+
+    async def show() -> None:
+        shown.append(trio.current_time())
+
+    async def looks() -> None:
+        with trio.move_on_after(0.7):
+            await viewers.look(show, trio.sleep_forever, lambda: has_ended)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks)
+        await trio.sleep(0.71)
+        viewers.ring()  # not yet
+        await trio.sleep(0.01)
+        has_ended = True
+        viewers.ring()
+    assert shown == pytest.approx([0, 0.72])
 
 
 # What is shown.
@@ -270,6 +329,30 @@ async def test_events_are_put_in_words(autojump_clock: MockClock) -> None:
     assert texts["over", None] == "after 10.00 s, with exit code 0"
     assert texts["ready", None] == ""
     assert news.counts["group", "cut"] == 11
+
+
+async def test_of_groups_that_are_over_little_is_kept() -> None:
+    group = Group(name="shop")
+    group.add(trio.sleep_forever)
+    news = News(lambda: None)
+    async with running(group):
+        groups = []
+        for number in range(150):
+            inner = Group(name=f"job {number}")
+            inner.add(trio.sleep_forever)
+            groups.append(weakref.ref(inner))
+            member = group.add(inner)
+            news.hear_of(group)
+            member.stop()
+            while inner.state is not State.STOPPED:
+                await trio.lowlevel.checkpoint()
+        inner, member = Group(), None
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert [ref() for ref in groups] == [None] * 150
+        kept = {path for path, _ in news.counts}
+        assert kept == {"shop", *(f"shop/job {number}" for number in range(50, 150))}
+        assert news.counts["shop/job 149", "over"] == 1
 
 
 async def test_a_failure_that_stops_all_is_one_line(autojump_clock: MockClock) -> None:

@@ -19,8 +19,9 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
     async def send(self, send: Any) -> None:
-        """By the ``send`` of an ASGI app."""
-        await send(start(self.status, self.content_type, {**length(self.body), **self.headers}))
+        """By the ``send`` of an ASGI app. The connection ends with it, and takes no place."""
+        headers = {**length(self.body), "connection": "close", **self.headers}
+        await send(start(self.status, self.content_type, headers))
         await send({"type": "http.response.body", "body": self.body})
 
 

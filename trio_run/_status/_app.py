@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._errors import one_line
@@ -14,7 +15,7 @@ from ._answer import Answer, as_json, start, text
 from ._metrics import metrics
 from ._news import News
 from ._page import page
-from ._snapshot import as_data
+from ._snapshot import as_data, names_of_the_rest
 from ._viewers import Viewers
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _VIEWERS = 32
 _MOST = 100  # actors of a group that the page shows
+_NAMES = 10  # in the last line
 _FOR_ANYBODY = frozenset({"/livez", "/readyz"})  # they say nothing that a stranger may not know
 
 
@@ -52,8 +54,8 @@ class App:
             "/": self._get_page,
             "/livez": self._livez,
             "/readyz": self._readyz,
-            "/status": lambda group: as_json(as_data(group)),
-            "/metrics": lambda group: metrics(group, self._news.counts),
+            "/status": self._get_status,
+            "/metrics": self._get_metrics,
         }
 
     def attach(self, group: Group) -> None:
@@ -110,6 +112,14 @@ class App:
         state = group.state.value
         return text(503, "not ready" if state == "running" else state)
 
+    def _get_status(self, group: Group) -> Answer:
+        self._news.hear_of(group)  # there may be new groups inside it
+        return as_json(as_data(group))
+
+    def _get_metrics(self, group: Group) -> Answer:
+        self._news.hear_of(group)
+        return metrics(group, self._news.counts)
+
     def _get_page(self, group: Group) -> Answer:
         if self._page is None:
             self._page = page(group.name, self._guard.token if self._can_stop else None)
@@ -127,26 +137,35 @@ class App:
 
     async def _stream(self, group: Group, receive: Any, send: Any) -> None:
         """How it is, again and again, as server-sent events."""
-        number = 0
+        number, has_ended = 0, False
 
         async def show() -> None:
-            nonlocal number
-            self._news.hear_of(group)  # there may be new groups inside it
+            nonlocal number, has_ended
+            self._news.hear_of(group)
             is_last = self.viewers.is_over
             events, last = self._news.since(number)
+            rest = names_of_the_rest(group) if is_last else []
+            shown = as_data(group, _MOST)
+            if rest:  # who may still fail
+                shown["exit_code"] = None
             message = {
                 "run": self._run,
-                "group": as_data(group, _MOST),
+                "group": shown,
                 "events": events,
                 "over": is_last,
+                "rest": rest[:_NAMES],
+                "rest_left_out": len(rest[_NAMES:]),
             }
             body = f"data: {json.dumps(message)}\n\n".encode()
             await send({"type": "http.response.body", "body": body, "more_body": not is_last})
-            number = last  # not where it was cut
+            number, has_ended = last, is_last  # not where it was cut
 
         await receive()  # the request, which has no body
         await send(start(200, "text/event-stream", {}))
         try:
-            await self.viewers.look(show, receive)
+            await self.viewers.look(show, receive, lambda: not names_of_the_rest(group))
         except* OSError:
             pass  # he has left, in the midst of what he was sent
+        if not has_ended:  # he has left, and by this the response is as it should be to the server
+            with suppress(OSError):
+                await send({"type": "http.response.body", "body": b""})

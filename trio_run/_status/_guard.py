@@ -2,9 +2,10 @@
 
 A page of another site can have its own name lead to our address: a browser then gives it what we
 answer. So the name under which we are asked (Host) has to be one of ours: localhost and its
-addresses, the address that was connected to, what the page listens on, and the name of this
-machine. A stop is a POST from our own page (Origin), which alone can read the token. A program that
-is no browser can send what it likes: it is not what this keeps out.
+addresses, the address that was connected to, what the page listens on, the name of this machine,
+and the names that the program gives. A stop is a POST from our own page (Origin), with the token
+that no other page can read. A program that is no browser can read it, and send what it likes: it is
+not what this keeps out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import hmac
 import ipaddress
 import secrets
 import socket
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Guard:
@@ -21,10 +26,12 @@ class Guard:
 
     Args:
       host: what the page listens on.
+      names: further names of ours.
     """
 
-    def __init__(self, host: str | None) -> None:
-        self._names = {"localhost", socket.gethostname().lower(), *([host.lower()] if host else [])}
+    def __init__(self, host: str | None, names: Iterable[str] = ()) -> None:
+        ours = ["localhost", socket.gethostname(), *([host] if host else []), *names]
+        self._names = {name.lower() for name in ours}
         self.token = secrets.token_urlsafe(32)
 
     def is_asked_as_us(self, headers: dict[bytes, bytes], address: str | None) -> bool:

@@ -14,12 +14,12 @@ from .._group import current_group
 from .._listeners._http._listener import HTTPListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from .._actor import Cause
 
-_MOST_CONNECTIONS = 64  # half of them may be viewers
-_IDLE_TIMEOUT = 30.0  # seconds; a viewer is sent something each second
+_MOST_CONNECTIONS = 128  # a quarter of them may be viewers, so that there is room for the probes
+_TIMEOUT = 3.0  # seconds: who asks nothing gives his place to a probe
 
 
 class StatusPage:
@@ -37,12 +37,13 @@ class StatusPage:
       up is red, and the last line says how it ended.
 
     A viewer holds up no stop: he has half a second to take the last line. While nobody looks there
-    is no task and no timer for it. There may be 64 connections, 32 of them viewers.
+    is no task and no timer for it. There may be 128 connections, 32 of them viewers. All others
+    end with their answer, or when they have asked nothing for 3 seconds.
 
     It is for this machine, and knows no passwords. With another ``host`` others see it, too:
     nothing but names, status lines and failures, and nothing changes by a GET. All but the probes
-    have to ask by an address of ours, or by the name of this machine, so that no page of another
-    site can read it. Before it opens to the world, put a proxy in front.
+    have to ask by an address of ours, by the name of this machine, or by one of ``names``, so that
+    no page of another site can read it. Before it opens to the world, put a proxy in front.
 
     Args:
       port: where to listen. With 0 the kernel chooses, and ``addresses`` says what.
@@ -53,6 +54,8 @@ class StatusPage:
       check: a plain function that returns a sentence if the program had better be begun anew, and
         else nothing. Then ``/livez`` is 503. It is called at each request, and is to return at
         once.
+      names: by what other names of hosts it may be asked for, without a port: that of a service in
+        Compose or Kubernetes, or one in the DNS.
 
     Raises:
       ImportError: if the extra is not installed.
@@ -73,24 +76,28 @@ class StatusPage:
         can_stop: bool = False,
         name: str | None = None,
         check: Callable[[], str | None] | None = None,
+        names: Collection[str] = (),
     ) -> None:
         if (port is None) == (path is None):
             raise ValueError("StatusPage takes either a port or a path")
         if check is not None and not callable(check):
             raise TypeError(f"check must be a function without arguments, not {check!r}")
+        if isinstance(names, str) or not all(isinstance(each, str) for each in names):
+            raise TypeError(f"names must be several strings, not {names!r}")
         where = f"{port}" if path is None else os.fsdecode(path)
         self.name = name or f"status:{where}"
         from ._app import App  # and with it Prometheus' package, where it is installed
         from ._guard import Guard
 
-        self._app = App(Guard(host), can_stop=can_stop, check=check)
+        self._app = App(Guard(host, names), can_stop=can_stop, check=check)
         try:
             self._listener = HTTPListener(
                 self._app,
                 port,
                 host=None if port is None else host,
                 path=path,
-                idle_timeout=_IDLE_TIMEOUT,
+                idle_timeout=_TIMEOUT,
+                header_timeout=_TIMEOUT,
                 max_connections=_MOST_CONNECTIONS,
                 name=self.name,
             )

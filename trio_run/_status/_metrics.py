@@ -57,14 +57,15 @@ class _Collector:
         ready = gauge("ready", "Is the group fit for work?")
         state = gauge("state", "1 for the state in which the group is.", "state")
         age = gauge("age_seconds", "Since the group's start.")
-        stop = gauge("stop_seconds", "Since its stop began; 0 while it goes on.")
+        stop = gauge("stop_seconds", "Since its stop began; 0 before.")
         fit = gauge("actor_ready", "Is the actor ready, and fit for work?", "actor")
         connections = gauge("connections", "Of a listener.", "actor")
         busy = gauge("busy_connections", "Those in the midst of a request.", "actor")
         events = CounterMetricFamily(
             "trio_run_events", "What has happened, by its kind.", labels=["group", "kind"]
         )
-        for path, group in groups_in(self._group):
+        for raw, group in groups_in(self._group):
+            path = _encodable(raw)
             supervisor = supervisor_of(group)
             now = supervisor.clock() if group.state is not State.NEW else 0.0
             began = supervisor.requests.stop.began - supervisor.began_at
@@ -75,10 +76,16 @@ class _Collector:
             stop.add_metric([path], max(0.0, now - began))
             for life in supervisor.roster:
                 is_ready = life.member.state is State.RUNNING and life.is_fit
-                fit.add_metric([path, life.name], is_ready)
+                name = _encodable(life.name)
+                fit.add_metric([path, name], is_ready)
                 if (numbers := connections_in(life.status)) is not None:
-                    connections.add_metric([path, life.name], numbers[0])
-                    busy.add_metric([path, life.name], numbers[1])
-        for labels, count in self._counts.items():
-            events.add_metric(labels, count)
+                    connections.add_metric([path, name], numbers[0])
+                    busy.add_metric([path, name], numbers[1])
+        for (raw, kind), count in self._counts.items():
+            events.add_metric([_encodable(raw), kind], count)
         yield from (ready, state, age, stop, fit, connections, busy, events)
+
+
+def _encodable(name: str) -> str:
+    """It without surrogates, such as a file's name may have: UTF-8 has none."""
+    return name.encode(errors="backslashreplace").decode()

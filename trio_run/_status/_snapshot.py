@@ -25,12 +25,16 @@ _CONNECTIONS = re.compile(r"(?:^|: )([\d,]+) connections, ([\d,]+) busy")
 
 
 def groups_in(group: Group, path: str | None = None) -> Iterator[tuple[str, Group]]:
-    """It and all groups inside it, each with its path: "shop", "shop/tills"."""
+    r"""It and all groups inside it, each with its path: "shop", "shop/tills".
+
+    A slash in the name of an inner one is "\/" there, and a backslash "\\": so no two have the same
+    path.
+    """
     path = group.name if path is None else path
     yield path, group
     for life in supervisor_of(group).roster:
         if isinstance(life.actor, Group):
-            yield from groups_in(life.actor, f"{path}/{life.name}")
+            yield from groups_in(life.actor, f"{path}/{_step(life.name)}")
 
 
 def as_data(group: Group, most: float = math.inf, since: float | None = None) -> dict[str, Any]:
@@ -72,6 +76,19 @@ def as_data(group: Group, most: float = math.inf, since: float | None = None) ->
         ],
         "left_out": len(everybody) - len(shown),
     }
+
+
+def _step(name: str) -> str:
+    return name.replace("\\", r"\\").replace("/", r"\/")
+
+
+def names_of_the_rest(group: Group) -> list[str]:
+    """Who has begun and not ended, but for daemons."""
+    return [
+        life.name
+        for life in supervisor_of(group).roster
+        if life.began and not life.is_finished and not life.member.daemon
+    ]
 
 
 def connections_in(status: str) -> tuple[int, int] | None:

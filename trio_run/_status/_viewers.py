@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _AT_LEAST_EVERY = 1.0  # seconds: a status line says nothing when it changes
 _AT_MOST_EVERY = 0.1  # seconds
 _LAST_WORD = 0.1  # seconds that it may take after a hard cancel
+_SETTLING = 0.05  # seconds of them, for the others that are cut to end
 
 
 class Viewers:
@@ -53,13 +54,17 @@ class Viewers:
         self._bell.set()
 
     async def look(
-        self, show: Callable[[], Awaitable[object]], receive: Callable[[], Awaitable[object]]
+        self,
+        show: Callable[[], Awaitable[object]],
+        receive: Callable[[], Awaitable[object]],
+        is_settled: Callable[[], bool],
     ) -> None:
         """Show it again and again, until the end, or until the client has left.
 
         Args:
           show: shows how it is now.
           receive: that of ASGI, after the request: it returns when the client has left.
+          is_settled: is it known how it ended? After a hard cancel that is waited for, briefly.
         """
         has_left = False
 
@@ -77,7 +82,7 @@ class Viewers:
                     await self._show_again_and_again(show)
                 except trio.Cancelled:
                     if not has_left:
-                        await self._show_last(show)
+                        await self._show_last(show, is_settled)
                     raise
                 nursery.cancel_scope.cancel("it is over")
         finally:
@@ -85,9 +90,7 @@ class Viewers:
 
     async def _show_again_and_again(self, show: Callable[[], Awaitable[object]]) -> None:
         while not self.is_over:
-            if self._bell.is_set():
-                self._bell = trio.Event()
-            bell = self._bell
+            bell = self._next_bell()
             await show()
             with trio.move_on_after(_AT_MOST_EVERY):
                 await self._end.wait()
@@ -95,8 +98,19 @@ class Viewers:
                 await bell.wait()
         await show()
 
-    async def _show_last(self, show: Callable[[], Awaitable[object]]) -> None:
+    async def _show_last(
+        self, show: Callable[[], Awaitable[object]], is_settled: Callable[[], bool]
+    ) -> None:
         """The page was cut, and what it was cut in the midst of may be the last."""
         self.end()
         with trio.move_on_after(_LAST_WORD, shield=True):
+            with trio.move_on_after(_SETTLING):
+                while not is_settled():
+                    await self._next_bell().wait()
             await show()
+
+    def _next_bell(self) -> trio.Event:
+        """One that has not been rung."""
+        if self._bell.is_set():
+            self._bell = trio.Event()
+        return self._bell

@@ -116,6 +116,7 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
         host=config.host,
         name="health",
         check=lambda: store.damage and f"the database is damaged: {store.damage}",
+        names=config.names,
     )
     doors = _doors(config, store)
     old = config.retention * _DAY

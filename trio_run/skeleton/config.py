@@ -172,7 +172,7 @@ SETTINGS: dict[str, tuple[Callable[[str], object], str, str]] = {
     "names": (
         _names,
         "HOST,...",
-        "by what names a browser may ask for the page, beside localhost and our addresses",
+        "by what names we may be asked over HTTP, beside localhost and our addresses",
     ),
     "dir": (_path, "DIR", "where the database is, lines.db; made if there is none"),
     "log_file": (_path, "FILE", "log to this file, not to stderr; SIGHUP reopens it"),

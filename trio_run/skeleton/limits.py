@@ -21,7 +21,7 @@ CLIENT_MB = 0.5
 
 MOST_AT_A_PORT = 1_000
 VIEWERS = 100  # of the page, and of the tail
-PROBES = 64  # of the status page: what StatusPage takes at the most
+PROBES = 128  # of the status page: what StatusPage takes at the most
 _OUR_OWN = 64  # files and sockets, rounded up
 
 
