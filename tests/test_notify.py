@@ -347,7 +347,8 @@ async def test_rule_p2_ready_after_a_reload_waits_until_it_is(
         said = manager.hear()
         assert [one for one in said if {"READY", "RELOADING"} & set(one)] == [said[0]]
         assert "RELOADING" in said[0]
-        assert [seconds(one) for one in said if "EXTEND_TIMEOUT_USEC" in one] == [15, 15, 15]
+        extended = [seconds(one) for one in said if "EXTEND_TIMEOUT_USEC" in one]
+        assert extended[3:] and set(extended) == {15}  # until it is ready
         upstream.ready = True
         await trio.sleep(10)
         assert len(manager.hear_of("READY")) == 1
@@ -495,11 +496,8 @@ async def test_rule_p2_what_cannot_be_said_now_is_said_later_in_its_order(
         assert all(datagram == {"X": "1"} for datagram in manager.hear())
         await trio.sleep(3)
         said = manager.hear()
-        assert [set(datagram) for datagram in said[:3]] == [
-            {"STATUS"},
-            {"EXTEND_TIMEOUT_USEC"},
-            {"READY", "STATUS"},
-        ]
+        # What is said again and again waits until there is room.
+        assert [set(datagram) for datagram in said[:2]] == [{"STATUS"}, {"READY", "STATUS"}]
         group.stop()
 
 

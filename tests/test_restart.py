@@ -108,7 +108,7 @@ async def test_rule_24_always_begins_one_that_returned_anew_too(
     group = Group(name="shop")
     group.add(exactly(partial(trio.sleep, 3), on="always", name="job", limit=0))
     report = await run_for(group, 5)
-    assert part(report, "job").detail == "2 lives: 1 returned after 3.0 s; 2"
+    assert part(report, "job").detail == "2 lives: 1 returned after 3.0 s; 2 stopped"
     [line] = [message for message in messages(caplog) if "life" in message]
     assert line.startswith("shop: life 2 of 'job' begins in ")
 
@@ -379,13 +379,13 @@ async def test_rule_24_the_status_says_in_which_life_it_is(autojump_clock: MockC
     async with in_background(group) as result:
         assert restarting.status == "3 busy"
         await trio.sleep(1.2)
-        assert restarting.status == "down: life 1 has ended"
+        assert restarting.status == "down: life 1 failed after 1.0 s: ValueError: boom"
         await trio.sleep(1)
         assert restarting.status == "life 2: 3 busy"
         group.stop()
     assert (
         part(result.report, "Upstream").detail
-        == "2 lives: 1 failed after 1.0 s: ValueError: boom; 2 3 busy"
+        == "2 lives: 1 failed after 1.0 s: ValueError: boom; 2 stopped: 3 busy"
     )
 
 
@@ -398,7 +398,7 @@ async def test_rule_24_the_report_tells_of_the_last_20_lives(autojump_clock: Moc
     told = lives.split("; ")
     assert [int(life.split()[0]) for life in told] == list(range(12, 32))
     assert told[0] == "12 failed after 1.0 s: ValueError: boom"
-    assert told[-1] == "31"
+    assert told[-1] == "31 stopped"
 
 
 # Stops.
@@ -867,7 +867,8 @@ async def test_rule_24_a_make_that_raises_is_a_life_that_failed(
     report = await run_for(group, 5)
     assert len(makes) == 3
     assert part(report, "make").detail == (
-        "3 lives: 1 failed after 0.0 s: ValueError: boom; 2 failed after 0.0 s: ValueError: boom; 3"
+        "3 lives: 1 failed after 0.0 s: ValueError: boom; 2 failed after 0.0 s: ValueError: boom; "
+        "3 stopped"
     )
     assert "life 1 of 'make' failed: ValueError: boom" in caplog.text
 

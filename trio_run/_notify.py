@@ -68,11 +68,11 @@ class Notifier:
     def from_environment(cls, abort_after: float) -> Self | None:
         """For whom the environment names, or None. Takes the variables out of it."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
-        pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
-        microseconds = os.environ.pop("WATCHDOG_USEC", "")
         if not address:
             return None
         seconds: float | None = None
+        pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
         if pid == str(os.getpid()) and re.fullmatch("[0-9]{1,18}", microseconds):
             seconds = int(microseconds) / 1e6 or None
         return cls(address, seconds, abort_after)

@@ -146,7 +146,7 @@ class Restarting:
         if self._is_over:
             return self._tale()
         if self._group is None:
-            return f"down: {self._ended[-1]}" if self._ended else ""
+            return f"down: life {self._ended[-1]}" if self._ended else ""
         own = "" if self._member is None else self._member.status
         return own if self._number == 1 else f"life {self._number}: {own}".removesuffix(": ")
 
@@ -277,7 +277,7 @@ class Restarting:
         if not lives:
             return own
         if not lives[-1].startswith(f"{self._number} "):
-            lives.append(f"{self._number} stopped {own}".rstrip())
+            lives.append(f"{self._number} stopped: {own}".removesuffix(": "))
         count = "1 life" if self._number == 1 else f"{self._number:,} lives"
         return f"{count}: {'; '.join(lives[-_LIVES_TOLD:])}"
 
