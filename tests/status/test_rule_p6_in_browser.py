@@ -189,6 +189,25 @@ async def test_the_button_stops_it_after_a_question_and_the_page_comes_back(
             assert "ERR_INCOMPLETE_CHUNKED_ENCODING" in "".join(browser.complaints())
 
 
+async def test_a_time_is_shown_only_where_it_is_known(browser: Browser) -> None:
+    port = free_port()
+    with trio.fail_after(TIMEOUT):
+        async with open_program(program(port)) as shop:
+            await shop.line_with("shop: ready")
+            await browser.open(port)
+            await browser.until(text("state"), lambda said: said == "running")
+            what = "return whatOf({actor: {...shown.actors[0], ...arguments[0]}, group: shown})"
+            assert await browser.run(what, {"fit": False}) == ["not ready", "", "wait"]
+            assert await browser.run(what, {"state": "starting"}) == ["starting", "", "wait"]
+            running = await browser.run(what, {})
+            assert isinstance(running, list)
+            assert running[0] == "running"
+            assert running[1].endswith(" s")
+            shop.signal(signal.SIGUSR1)
+            shop.signal(signal.SIGTERM)
+            assert await shop.exit_code() == 0
+
+
 async def test_of_a_page_of_another_site_nothing_is_to_be_had(browser: Browser) -> None:
     """Its name leads here, as with DNS rebinding; and it may send a POST."""
     port = free_port()

@@ -34,11 +34,13 @@ class StatusPage:
     - ``/metrics``: the same for Prometheus, with whatever else the program has registered with
       ``prometheus_client``, which is the extra ``metrics``. Without that it is 501.
     - ``/``: a page that shows the group live. At a stop the bars of its timeline grow, who holds it
-      up is red, and the last line says how it ended.
+      up is red, and the last line says how it ended. If everything is cut, it says who has not
+      stopped yet.
 
-    A viewer holds up no stop: he has half a second to take the last line. While nobody looks there
-    is no task and no timer for it. There may be 128 connections, 32 of them viewers. All others
-    end with their answer, or when they have asked nothing for 3 seconds.
+    A viewer who takes what he is sent holds up no stop. One who takes nothing may make it longer by
+    half a second, which he has for the last line. While nobody looks there is no task and no timer
+    for it. There may be 128 connections, 32 of them viewers. All others end with their answer, or
+    when they have asked nothing for 3 seconds.
 
     It is for this machine, and knows no passwords. With another ``host`` others see it, too:
     nothing but names, status lines and failures, and nothing changes by a GET. All but the probes
@@ -49,11 +51,12 @@ class StatusPage:
       port: where to listen. With 0 the kernel chooses, and ``addresses`` says what.
       host: on which interface; None is every one.
       path: listen on a Unix socket there, instead of a port.
-      can_stop: have the page show a button that stops the group.
+      can_stop: have the page show a button that stops the group. Then whoever reaches the port, by
+        an address or name of ours, may stop it: there is no password.
       name: what it is called in logs and the report.
       check: a plain function that returns a sentence if the program had better be begun anew, and
-        else nothing. Then ``/livez`` is 503. It is called at each request, and is to return at
-        once.
+        else nothing. Then ``/livez`` is 503 with the sentence, which anybody who reaches the port
+        is shown. It is called at each request, and is to return at once.
       names: by what other names of hosts it may be asked for, without a port: that of a service in
         Compose or Kubernetes, or one in the DNS.
 

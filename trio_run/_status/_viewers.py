@@ -1,8 +1,8 @@
 """Viewers: who looks at the page just now, when each of them gets to see more, and until when.
 
 A viewer has a task and a timer while he looks, and nobody else has. What he sees is decided by who
-lets him in. He is never waited for: when the time of the page is over, each is sent what there is
-to say at the end. One who does not take what he is sent is left to the grace of the page.
+lets him in. When the time of the page is over, each is sent what there is to say at the end. One
+who does not take what he is sent is waited for no longer than the grace of the page.
 
 No ring is missed. There is one bell for all, and a new one only when that has been rung. Each takes
 the bell, looks, and waits for that bell: whatever happens after he has taken it rings it.
