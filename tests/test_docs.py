@@ -326,7 +326,7 @@ async def looks_at_a_lame_duck(program: Program, port: int, folder: Path) -> Non
         return response.status_code, response.headers.get("connection")
 
     assert await asked(port) == (200, None)
-    assert await asked(health, "/readyz") == (200, None)
+    assert await asked(health, "/readyz") == (200, "close")
     async with await trio.open_tcp_stream("127.0.0.1", port) as slow:
         await slow.send_all(b"GET / HTTP/1.1\r\n")  # it holds up the stop
         program.signal(signal.SIGTERM)

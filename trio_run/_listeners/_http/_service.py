@@ -55,7 +55,7 @@ class Service:
         """The app has left a cancel scope open, and a new task goes on."""
         target = scope["raw_path"].decode("ascii")
         logger.warning(
-            "%s: the app left a cancel scope open at %r for %s: is a generator not closed?",
+            "%s: the app left a cancel scope open at %r for %s",
             *(self.listener.name, target, connection.who),
         )
 
