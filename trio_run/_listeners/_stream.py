@@ -357,6 +357,7 @@ class StreamListener:
     ) -> None:
         """Answer a client, and end the connection, unless it was taken over meanwhile."""
         task = connection.task
+        has_failed = False
         try:
             if self._drain == "cancel":
                 with trio.CancelScope() as connection.scope:
@@ -365,16 +366,15 @@ class StreamListener:
                 await converse(connection, stream)
         except Exception as exc:
             self.log_failure(connection, exc)
-            if connection.task is task:
-                await connection.finish()  # no close_notify: what was sent may not be the whole
+            has_failed = True
+        if connection.task is not task:
+            return
+        if stream is connection or has_failed:
+            # After a failure no close_notify: what was sent may not be the whole.
+            await connection.finish()
         else:
-            if connection.task is not task:
-                return
-            if stream is connection:
-                await connection.finish()
-            else:
-                with lingering():
-                    await stream.aclose()
+            with lingering():
+                await stream.aclose()
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Start a task that a stop waits for, as it does for handlers."""

@@ -290,9 +290,6 @@ class HTTPConnection:
                 parser.read_body()
                 if parser.is_whole:
                     return True
-                if parser.has_more:
-                    await trio.lowlevel.checkpoint()
-                    continue
                 data = await self.stream.receive_some()
                 if not data:
                     break
