@@ -326,6 +326,7 @@ class Transport:
         half = {"eof" if self.listener is UnixListener else "reset"}  # a Unix socket knows none
         if "asgi" in self.traits:
             half = {"eof", "reset"}  # the app is a task of its own: it may be cut a little later
+        torn = half if "asgi" in self.traits else {"reset"}
         return {
             "goodbye": {websocket + tls + "eof"},
             "goodbye, last": {last + tls + "eof"},  # in HTTP after a response that says so
@@ -336,6 +337,7 @@ class Transport:
             "eof": {"eof"},
             "reset": {"reset"},
             "half": half,
+            "torn": torn,
             "either": {"eof", "reset"},
             "reset, or gone": {"reset", "gone"},
             "gone": {"gone"},
@@ -990,20 +992,20 @@ TABLE = [
         before=pipeline,
         after=go_on_for_ever,
         grace=told("begun"),
-        grace_over=cut(b"part", "reset", most=GRACE),
-        no_grace=cut(b"part", "reset"),
-        second_signal=cut(b"part", "reset"),
-        cancelled=cut(b"part", "reset"),
+        grace_over=cut(b"part", "torn", most=GRACE),
+        no_grace=cut(b"part", "torn"),
+        second_signal=cut(b"part", "torn"),
+        cancelled=cut(b"part", "torn"),
     ),
     Case(
         "pipelining past the last answer",  # the handler returns with the rest unread
         before=pipeline_past_the_last,
         after=go_on_for_ever,
         grace=told(b"partdone"),
-        grace_over=cut(b"part", "reset", most=GRACE),
-        no_grace=cut(b"part", "reset"),
-        second_signal=cut(b"part", "reset"),
-        cancelled=cut(b"part", "reset"),
+        grace_over=cut(b"part", "torn", most=GRACE),
+        no_grace=cut(b"part", "torn"),
+        second_signal=cut(b"part", "torn"),
+        cancelled=cut(b"part", "torn"),
         but={
             "tls": {  # what is unread has left the kernel, or not
                 "grace_over": cut(b"part", "either", most=GRACE),
