@@ -483,7 +483,7 @@ def measure_status(turn: Turn) -> Sample:
         time.sleep(turn.seconds)
         rest = (server.cpu_seconds() - before) / turn.seconds
         some = dict(itertools.islice(connections.items(), _IN_USE))
-        rate = _client.count_rounds(server, some, turn.seconds)
+        rate = _client.count_rounds(server, some, turn.seconds, b"x", b"x")
         stop = watch_stop(server, connections, _client.read_nothing)
         server.collect()
     return turn.stopped(server, stop, each=each, rate=rate.each_second, rest=rest)
