@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ._scenarios import Sample, Scenario, Turn
+from ._scenarios import Scenario
 from ._server import LeftOut
+from ._turn import Sample, Turn
 
 
 @dataclass(frozen=True)

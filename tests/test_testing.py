@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_run import (
@@ -378,18 +377,6 @@ async def test_connect_finds_an_http_listener() -> None:
             await client.send_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
             assert await read_until(client, b"\r\n") == b"HTTP/1.1 200 OK\r\n"
             assert (await read_to_end(client)).endswith(b"\r\n\r\nhello")
-
-
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's, and a client's that trusts it."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    client.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
-    return server, client
 
 
 async def test_connect_speaks_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

@@ -4,7 +4,6 @@ import logging
 import ssl
 
 import pytest
-import trustme
 from trio.testing import MockClock
 
 
@@ -18,20 +17,6 @@ def clock(autojump_clock: MockClock) -> MockClock:
 @pytest.fixture(autouse=True)
 def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="trio_run")
-
-
-@pytest.fixture(scope="session")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's, and a client's that trusts it."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    # Debian's Python takes an end without a close_notify for a clean one, if it is not forbidden
-    # to.
-    client.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
-    return server, client
 
 
 @pytest.fixture
