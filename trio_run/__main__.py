@@ -1,19 +1,53 @@
-"""``python -m trio_run`` runs the skeleton application, ``... new DIR`` writes one like it, and
-``... serve MODULE:APP`` serves an ASGI app.
+"""``python -m trio_run``: which command is meant, and a page that names them all.
+
+What a command does, and what its options are, is decided in its own file. Without one it is the
+skeleton application.
 """
 
+from __future__ import annotations
+
+import importlib
 import sys
+from typing import TYPE_CHECKING
 
-if sys.argv[1:2] == ["new"]:
-    from .skeleton import new
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-    sys.exit(new.main(sys.argv[2:]))
+_COMMANDS = {  # where each is, and how it is shown
+    "new": ("skeleton.new", "new DIR", "write a project of your own, begun with the skeleton"),
+    "serve": ("_serve", "serve MODULE:APP", "serve an ASGI app, and lose no request at a stop"),
+}
+_PAGE = """\
+usage: python -m trio_run COMMAND ...
 
-if sys.argv[1:2] == ["serve"]:
-    from . import _serve
+{commands}
+Each has a --help of its own.
 
-    sys.exit(_serve.main(sys.argv[2:]))
+  python -m trio_run.lessons  a course in short programs, one idea each
 
-from .skeleton.app import main
+Without a command it is the skeleton, an application to look at and to copy:
+"""
 
-sys.exit(main())
+
+def _main(arguments: Sequence[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in _COMMANDS:
+        command = importlib.import_module(f".{_COMMANDS[first][0]}", __package__)
+        code: int = command.main(arguments[1:])
+        return code
+    if first and not first.startswith("-"):
+        print(  # noqa: T201
+            f"there is no command {first!r}: there are {', '.join(_COMMANDS)}, and "
+            "python -m trio_run --help says what they do",
+            file=sys.stderr,
+        )
+        return 2
+    if first in ("-h", "--help"):
+        rows = "".join(f"  {shown:28}{about}\n" for _, shown, about in _COMMANDS.values())
+        print(_PAGE.format(commands=rows))  # noqa: T201
+    from .skeleton import app
+
+    return app.main(arguments)
+
+
+sys.exit(_main(sys.argv[1:]))
