@@ -52,7 +52,7 @@ class Plan:
     def turns(self) -> Iterator[tuple[Scenario, int, int, str]]:
         for scenario in self.scenarios:
             for count in self.counts_of(scenario):
-                for number in range(1, self.rounds + 1):
+                for number in range(1, min(self.rounds, scenario.most_rounds or self.rounds) + 1):
                     for peer in self.peers_of(scenario):
                         yield scenario, count, number, peer
 

@@ -11,7 +11,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import _client, _measures
+from . import _client, _measures, _rolling
 from ._turn import HTTP_PEERS, Sample, Turn
 
 
@@ -40,6 +40,10 @@ FIGURES = {
     "time": Figure("time", "s"),
     "start": Figure("of it to start", "s"),
     "rest": Figure("CPU of a second at rest", "s"),
+    "failed": Figure("failed", ""),
+    "get": Figure("GET, tried once", ""),
+    "post": Figure("POST, tried once", ""),
+    "replaced": Figure("restarts", "", more_is_better=True),
 }
 
 
@@ -48,6 +52,8 @@ _STREAMS = ("trio-run", "plain-trio", "asyncio", "uvloop")
 _OF_A_STOP = ("exit", "refused", "first_end", "last_end", "resets", "lost", "cpu", "peak", "each")
 _OF_A_RATE = ("rate", "cpu_each", "share")
 _OF_A_TRANSFER = ("time", "cpu", "peak")
+_OF_A_ROLL = ("failed", "get", "post", "lost", "replaced", "rate")
+_LOST = "requests that the app began, and that were lost or begun twice"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Scenario:
     figures: tuple[str, ...] = _OF_A_STOP
     unit: str = "connections"
     lost: str = ""  # what is
+    most_rounds: int | None = None  # None: as many as there are
 
 
 SCENARIOS = (
@@ -258,6 +265,30 @@ SCENARIOS = (
         unit="at once",
     ),
     Scenario(
+        "rolling-haproxy",
+        "requests through HAProxy to three servers, restarted in turn; 50 clients",
+        _rolling.roll_haproxy,
+        _rolling.PEERS,
+        (1_000_000,),
+        (100_000,),
+        figures=_OF_A_ROLL,
+        unit="requests",
+        lost=_LOST,
+        most_rounds=1,
+    ),
+    Scenario(
+        "rolling-nginx",
+        "requests through nginx to three servers, restarted in turn; 50 clients",
+        _rolling.roll_nginx,
+        _rolling.PEERS,
+        (1_000_000,),
+        (100_000,),
+        figures=_OF_A_ROLL,
+        unit="requests",
+        lost=_LOST,
+        most_rounds=1,
+    ),
+    Scenario(
         "busy",
         "one `with busy():` in a connection's handler",
         _measures.measure_busy,
@@ -316,4 +347,8 @@ TARGETS = (
     Target("http-download", "time", "uvicorn-standard", 1.2, 1.0),
     Target("http-upload", "time", "uvicorn-standard", 1.2, 1.0),
     Target("websocket-echo", "rate", "uvicorn-standard", 0.7, 1.0),
+    Target("rolling-haproxy", "failed", None, 0, 0),
+    Target("rolling-haproxy", "lost", None, 0, 0),
+    Target("rolling-nginx", "failed", None, 0, 0),
+    Target("rolling-nginx", "lost", None, 0, 0),
 )

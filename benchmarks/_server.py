@@ -9,11 +9,12 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,14 +36,34 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"benchmarks.servers.{module}", *arguments]
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Server:
     """A running server: ``with Server(command) as server``.
 
-    It is killed if it still runs at the end of the block.
+    It prints its port as its first line; or it is one that is given its port, and is there when it
+    listens. It is killed, with its children, if it still runs at the end of the block.
     """
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._command = command
+        self._port = port
+        self._environment = environment
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of the block
         self.cpu = self.peak = 0.0
         self.tracebacks = 0  # written to stderr: that takes time, and shows that something is wrong
@@ -53,24 +74,38 @@ class Server:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._port is None else self._stderr,
                 stderr=self._stderr,
+                env=self._environment,
                 cwd=_ROOT,
+                process_group=0,
             )
         finally:
             os.sched_setaffinity(0, {CLIENT_CORE})
-        assert self._process.stdout is not None
-        self._stdout = self._process.stdout
         self.pid = self._process.pid
         self.ended = os.pidfd_open(self.pid)  # readable once the process has exited
-        select.select([self._stdout], [], [], _PATIENCE)
-        os.set_blocking(self._stdout.fileno(), False)
-        self.first_line = (self._stdout.readline() or b"").decode().strip()
-        os.set_blocking(self._stdout.fileno(), True)
+        self.first_line = self._read_line() if self._port is None else self._wait_listening()
         if not self.first_line:
             self.__exit__(None, None, None)
             raise self._failure
         return self
+
+    def _read_line(self) -> str:
+        stdout = self._process.stdout
+        assert stdout is not None
+        select.select([stdout], [], [], _PATIENCE)
+        os.set_blocking(stdout.fileno(), False)
+        line = (stdout.readline() or b"").decode().strip()
+        os.set_blocking(stdout.fileno(), True)
+        return line
+
+    def _wait_listening(self) -> str:
+        assert self._port is not None
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until and not select.select([self.ended], [], [], 0.01)[0]:
+            if is_listening(self._port):
+                return str(self._port)
+        return ""
 
     def __exit__(
         self,
@@ -79,10 +114,12 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         if self._process.returncode is None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
         os.close(self.ended)
-        self._stdout.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()
         self._stderr.close()
@@ -118,7 +155,8 @@ class Server:
 
     def collect(self) -> str:
         """Wait for its exit, check that it was a good one, and return what else it has printed."""
-        said = self._stdout.read().decode()
+        assert self._process.stdout is not None
+        said = self._process.stdout.read().decode()
         _, status, used = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self.cpu = used.ru_utime + used.ru_stime
