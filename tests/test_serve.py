@@ -12,10 +12,12 @@ import httpx
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from trio_run import _serve
 from trio_run.testing import Program, open_program
 
+from .ports import free_port
 from .programs import python, script
 
 SHOP = """
@@ -52,6 +54,11 @@ async def url_of(program: Program) -> str:
     return (await program.line_with("serving at ")).split("serving at ")[1].strip()
 
 
+async def stop(program: Program) -> None:
+    program.signal(signal.SIGTERM)
+    assert await program.exit_code() == 0
+
+
 async def get(url: str, **options: object) -> httpx.Response:
     async with httpx.AsyncClient(**options) as client:  # type: ignore[arg-type]
         return await client.get(url)
@@ -64,8 +71,7 @@ async def test_an_app_is_served_until_a_signal_comes(shop: Path, app: list[str])
         assert url.startswith("http://127.0.0.1:")
         assert (await get(f"{url}/a")).text == "http /a"
         assert '"GET /a HTTP/1.1" 200' in await program.line_with("GET /a")
-        program.signal(signal.SIGTERM)
-        assert await program.exit_code() == 0
+        await stop(program)
     assert f"{app[0]} stopped in" in program.report
     assert "Traceback" not in program.output
 
@@ -78,9 +84,38 @@ async def test_it_listens_on_a_unix_socket(shop: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o660
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         assert (await get("http://shop/a", transport=transport)).text == "http /a"
-        program.signal(signal.SIGTERM)
-        assert await program.exit_code() == 0
+        await stop(program)
     assert "GET /a" not in program.output
+
+
+async def test_it_serves_those_who_have_a_certificate(shop: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"sesame"),
+    )
+    (tmp_path / "key").write_bytes(encrypted)
+    files = {
+        "--ssl-certfile": tmp_path / "cert",
+        "--ssl-keyfile": tmp_path / "key",
+        "--ssl-keyfile-password": "sesame",
+        "--ssl-ca-certs": tmp_path / "ca",
+    }
+    options = [str(word) for option in files.items() for word in option]
+    arguments = ["shop:app", "--port", "0", "--host", "localhost", *options]
+    async with open_program(serve(shop, *arguments)) as program:
+        port = (await url_of(program)).rpartition(":")[2]
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+            await get(f"https://localhost:{port}/a", verify=context)
+        authority.issue_cert("me@example.org").configure_cert(context)
+        assert (await get(f"https://localhost:{port}/a", verify=context)).text == "https /a"
+        await stop(program)
 
 
 async def test_it_serves_tls(shop: Path, tmp_path: Path) -> None:
@@ -93,6 +128,7 @@ async def test_it_serves_tls(shop: Path, tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca"))
         answer = await get(f"https://localhost:{port}/a", verify=context)
         assert answer.text == "https /a"
+        await stop(program)
 
 
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="descriptors are handed over there")
@@ -131,16 +167,27 @@ async def test_it_serves_on_what_a_service_manager_hands_over(shop: Path) -> Non
         (["shop:nothing", "--factory"], "shop:nothing is no factory: it can't be called"),
         (
             ["shop:app", "--uds", "socket", "--port", "80"],
-            "--uds takes the place of --host and --port: give it alone",
+            "--host and --port, --uds and --fd say where to listen: give one of the three",
+        ),
+        (
+            ["shop:app", "--fd", "99999"],
+            "--fd 99999 is no socket of this process: Bad file descriptor",
         ),
         (["shop:app", "--ssl-keyfile", "key"], "--ssl-keyfile goes with --ssl-certfile"),
+        (["shop:app", "--ssl-ca-certs", "ca"], "--ssl-ca-certs goes with --ssl-certfile"),
+        (
+            ["shop:app", "--root-path", "shop/"],
+            "--root-path 'shop/' must begin with a slash and end without one: /shop",
+        ),
         (
             ["shop:app", "--ssl-certfile", "no", "--ssl-keyfile", "key"],
             "no certificate can be read from no and key: [Errno 2] No such file or directory",
         ),
         (
-            ["shop:app", "--max-connections", "0"],
-            "max_connections must be a positive whole number or None, not 0",
+            ["shop:app", "--uds", "x" * 108],
+            "the path of a Unix socket can have 107 bytes, and this one has 108: '"
+            + "x" * 108
+            + "'",
         ),
     ],
 )
@@ -157,16 +204,16 @@ def test_what_cannot_be_served_is_one_sentence(
     assert capsys.readouterr().err == sentence.replace("DIR", str(shop)) + "\n"
 
 
-def test_a_certificate_and_times_do_not_make_up_for_what_is_wrong(
+def test_a_certificate_that_nobody_can_read_is_one_sentence(
     shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.delitem(sys.modules, "shop", raising=False)
     pem = shop / "pem"
     trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
-    arguments = ["--ssl-certfile", str(pem), "--grace", "5", "--lame-duck", "1", "--backlog", "0"]
+    arguments = ["--ssl-certfile", str(pem), "--ssl-ca-certs", str(shop / "shop.py")]
     assert _serve.main(["shop:app", "--app-dir", str(shop), *arguments]) == 2
-    assert "backlog must be a positive whole number" in capsys.readouterr().err
+    assert f"no certificates can be read from {shop}/shop.py: " in capsys.readouterr().err
 
 
 async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
@@ -183,6 +230,10 @@ async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
         ("--grace", "nan", "'nan' is no number of seconds"),
         ("--grace", "soon", "'soon' is no number of seconds"),
         ("--uds-mode", "rw", "'rw' are no permissions: 660, say"),
+        ("--port", "65536", "'65536' is no port: a whole number from 0 to 65535"),
+        ("--port", "-1", "'-1' is no port: a whole number from 0 to 65535"),
+        ("--backlog", "0", "'0' is no whole number from 1 on"),
+        ("--backlog", "many", "'many' is no whole number from 1 on"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_a_sentence(
@@ -195,11 +246,75 @@ def test_an_option_that_makes_no_sense_is_a_sentence(
 
 
 async def test_a_port_in_use_is_one_sentence(shop: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         async with open_program(serve(shop, "shop:app", "--port", port)) as program:
-            assert await program.exit_code() == 1
+            assert await program.exit_code() == 2
+    assert program.output.splitlines()[-1] == (
+        f"cannot listen on 127.0.0.1:{port}: it is in use; stop the process that listens there, "
+        "or choose another"
+    )
     assert "Traceback" not in program.output
-    assert port in program.output
+
+
+async def test_an_app_that_fails_later_is_a_failure(shop: Path) -> None:
+    (shop / "late.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.complete'})\n"
+        "    raise ValueError('too late')\n"
+    )
+    async with open_program(serve(shop, "late:app", "--port", "0")) as program:
+        assert await program.exit_code() == 1
+    assert "ValueError: too late" in program.output
+
+
+async def test_the_level_of_the_log_can_be_set(shop: Path) -> None:
+    port = str(free_port())
+    arguments = ["shop:app", "--port", port, "--log-level", "warning", "--grace", "5"]
+    async with open_program(serve(shop, *arguments)) as program:
+        transport = httpx.AsyncHTTPTransport(retries=10)  # it says nowhere when it listens
+        assert (await get(f"http://127.0.0.1:{port}/a", transport=transport)).text == "http /a"
+        await stop(program)
+    assert program.output == ""
+
+
+async def test_it_has_a_status_page(shop: Path) -> None:
+    port = str(free_port())
+    arguments = ["shop:app", "--port", "0", "--backlog", "100", "--status-port", port]
+    async with open_program(serve(shop, *arguments)) as program:
+        await url_of(program)
+        assert (await get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+        await stop(program)
+
+
+async def test_a_proxy_may_have_taken_a_path_off(shop: Path) -> None:
+    (shop / "mounted.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n"
+        "        return\n"
+        "    names = ['root_path', 'path', 'raw_path']\n"
+        "    body = repr([scope[name] for name in names]).encode()\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': body})\n"
+    )
+    arguments = ["mounted:app", "--port", "0", "--root-path", "/käse"]
+    async with open_program(serve(shop, *arguments)) as program:
+        answer = await get(f"{await url_of(program)}/a")
+        assert answer.text == "['/käse', '/käse/a', b'/k%C3%A4se/a']"
+        await stop(program)
+
+
+async def test_it_listens_on_a_descriptor(shop: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = "http://{}:{}/a".format(*listening.getsockname())
+        process = await trio.lowlevel.open_process(
+            serve(shop, "shop:app", "--fd", str(listening.fileno())),
+            pass_fds=[listening.fileno()],
+            stderr=subprocess.DEVNULL,
+        )
+    try:
+        assert (await get(url)).text == "http /a"
+    finally:
+        process.terminate()
+        assert await process.wait() == 0

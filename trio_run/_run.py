@@ -178,14 +178,14 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 @contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Where nobody has set up logging, show our own lines on stderr."""
+    """Where nobody has set up logging, show our own lines on stderr: INFO, if no level is set."""
     if logger.hasHandlers():
         yield
         return
     handler = _Handler()
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level or logging.INFO)
     try:
         yield
     finally:

@@ -1,26 +1,27 @@
 """``python -m trio_run serve MODULE:APP``: an ASGI app on a port, a Unix socket, or on what a
 service manager hands over.
 
-Decides which app is meant, and what the options mean. How it is served, and how it stops, is
-decided by HTTPListener and run().
+Decides what the options mean. How the app is served, and how that stops, is decided by HTTPListener
+and run().
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
-import math
+import socket
 import ssl
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._errors import CannotStart
+from ._arguments import REFUSED, Refused, add_grace, count, permissions, port, seconds
+from ._asgi import load_app, mount
+from ._errors import CannotStart, cannot_start
 from ._group import Group
 from ._listeners._bind import format_address
 from ._listeners._http._listener import HTTPListener
 from ._run import run
+from ._status._listener import StatusPage
 from ._systemd import inherited_sockets
 
 if TYPE_CHECKING:
@@ -31,24 +32,51 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("trio_run")
 
 _HOST, _PORT = "127.0.0.1", 8000
-_REFUSED = 2  # the exit code, as argparse has it
-
-
-class _Refused(Exception):
-    """A sentence that says what can't be done, and what can."""
+_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until stopped. Returns the exit code of run(), or 2 if that could not begin."""
     options = _parser().parse_args(arguments)
+    _set_up_logging(options)
     try:
-        listener = _listener(_load(options.app, options.app_dir, factory=options.factory), options)
-    except (_Refused, CannotStart) as exc:
+        return _serve(options)
+    except (Refused, CannotStart) as exc:
         sys.stderr.write(f"{exc}\n")
-        return _REFUSED
+        return REFUSED
+
+
+def _set_up_logging(options: argparse.Namespace) -> None:
+    if options.log_level is not None:
+        _logger.setLevel(options.log_level.upper())
     if not options.access_log:
         logging.getLogger("trio_run.access").setLevel(logging.WARNING)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    """Serve in this process.
+
+    Raises:
+      Refused, CannotStart: if something is not as it must be.
+    """
+    app = load_app(options.app, options.app_dir, factory=options.factory)
+    if options.root_path:
+        app = mount(app, options.root_path)
     group = Group(name=options.app, grace=options.grace, lame_duck=options.lame_duck)
+    try:
+        listener = HTTPListener(
+            app,
+            **_where(options),
+            ssl_context=_ssl_context(options),
+            idle_timeout=options.timeout_keep_alive,
+            max_message_size=options.ws_max_size,
+            max_connections=options.max_connections,
+            backlog=options.backlog,
+        )
+        if options.status_port is not None:
+            group.add(StatusPage(options.status_port))
+    except (ImportError, TypeError, ValueError) as exc:
+        raise Refused(str(exc)) from None
     group.add(listener)
     scheme = "http" if options.ssl_certfile is None else "https"
 
@@ -58,145 +86,149 @@ def main(arguments: Sequence[str]) -> int:
             _logger.info("%s: serving at %s", options.app, where)
 
     group.on_event(say_where)
-    return run(group, stuck_after=options.stuck_after)
+    code = run(group, stuck_after=options.stuck_after)
+    return REFUSED if code == 1 and cannot_start(group.report.cause.error) else code
 
 
-def _load(where: str, directory: str, *, factory: bool) -> Any:
-    """The app that MODULE:APP names.
-
-    Raises:
-      _Refused: if there is none. What the module itself raises goes on its way.
-    """
-    name, colon, path = where.partition(":")
-    if not (name and colon and path):
-        raise _Refused(f"{where!r} names no app: write MODULE:APP, as in shop.web:app")
-    here = str(Path(directory).resolve())
-    sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
-            raise  # it is another that the module looks for
-        raise _Refused(
-            f"there is no module {exc.name!r} in {here}: --app-dir says where to look"
-        ) from None
-    app: Any = found
-    for part in path.split("."):
-        if not hasattr(app, part):
-            raise _Refused(f"the module {name!r} has no {path!r}")
-        app = getattr(app, part)
-    if factory:
-        if not callable(app):
-            raise _Refused(f"{where} is no factory: it can't be called")
-        app = app()
-    if not callable(app):
-        raise _Refused(f"{where} is no ASGI app: it can't be called")
-    return app
-
-
-def _listener(app: Any, options: argparse.Namespace) -> HTTPListener:
+def _where(options: argparse.Namespace) -> dict[str, Any]:
     """Where it is served: where the options say, or else on what was handed over."""
-    given: dict[str, Any] = {}
     handed_over = [each for sockets in inherited_sockets().values() for each in sockets]
-    if options.uds is not None:
-        if options.port is not None or options.host is not None:
-            raise _Refused("--uds takes the place of --host and --port: give it alone")
-        given = {"path": options.uds, "mode": options.uds_mode}
-    elif options.port is None and options.host is None and handed_over:
-        given = {"sockets": handed_over}
-    else:
-        given = {
-            "host": _HOST if options.host is None else options.host,
-            "port": _PORT if options.port is None else options.port,
-        }
-    try:
-        return HTTPListener(
-            app,
-            **given,
-            ssl_context=_ssl_context(options),
-            idle_timeout=options.timeout_keep_alive,
-            max_connections=options.max_connections,
-            backlog=options.backlog,
+    at_port = options.port is not None or options.host is not None
+    if at_port + (options.uds is not None) + (options.fd is not None) > 1:
+        raise Refused(
+            "--host and --port, --uds and --fd say where to listen: give one of the three"
         )
-    except (ImportError, ValueError) as exc:
-        raise _Refused(str(exc)) from None
+    if options.uds is not None:
+        return {"path": options.uds, "mode": options.uds_mode}
+    if options.fd is not None:
+        return {"sockets": [_socket_at(options.fd)]}
+    if handed_over and not at_port:
+        return {"sockets": handed_over}
+    return {
+        "host": _HOST if options.host is None else options.host,
+        "port": _PORT if options.port is None else options.port,
+    }
+
+
+def _socket_at(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as exc:
+        raise Refused(f"--fd {descriptor} is no socket of this process: {exc.strerror}") from None
 
 
 def _ssl_context(options: argparse.Namespace) -> ssl.SSLContext | None:
     if options.ssl_certfile is None:
-        if options.ssl_keyfile is not None:
-            raise _Refused("--ssl-keyfile goes with --ssl-certfile")
+        for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
+            if getattr(options, name) is not None:
+                raise Refused(f"--{name.replace('_', '-')} goes with --ssl-certfile")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile)
+        # With a password, if only an empty one, OpenSSL does not stop to ask for it.
+        context.load_cert_chain(
+            options.ssl_certfile, options.ssl_keyfile, password=options.ssl_keyfile_password or ""
+        )
     except OSError as exc:  # an SSLError is one
         files = " and ".join(filter(None, (options.ssl_certfile, options.ssl_keyfile)))
-        raise _Refused(f"no certificate can be read from {files}: {exc}") from None
+        raise Refused(f"no certificate can be read from {files}: {exc}") from None
+    if options.ssl_ca_certs is not None:
+        try:
+            context.load_verify_locations(options.ssl_ca_certs)
+        except OSError as exc:
+            raise Refused(
+                f"no certificates can be read from {options.ssl_ca_certs}: {exc}"
+            ) from None
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trio_run serve",
+        allow_abbrev=False,
         description="Serve an ASGI app over HTTP/1.1 and WebSocket, and lose no request at a stop.",
         epilog="Sockets that systemd hands over (LISTEN_FDS) are used where nothing else is said.",
     )
-    option = parser.add_argument
-    option("app", metavar="MODULE:APP", help="the app, as in shop.web:app")
+    _add_place(parser.add_argument_group("where").add_argument)
+    _add_service(parser.add_argument, parser)
+    return parser
+
+
+def _add_place(option: Any) -> None:
+    """Where to listen."""
     option("--host", help=f"where to listen ({_HOST}); 0.0.0.0 is every IPv4 interface")
-    option("--port", type=int, help=f"at which port ({_PORT}); 0 lets the kernel choose")
+    option("--port", type=port, help=f"at which port ({_PORT}); 0 lets the kernel choose")
     option("--uds", metavar="PATH", help="listen on a Unix socket there instead")
     option(
-        "--uds-mode", type=_mode, metavar="MODE", default=0o600, help="its permissions, octal (600)"
+        "--uds-mode",
+        type=permissions,
+        metavar="MODE",
+        default=0o600,
+        help="its permissions, octal (600)",
     )
+    option("--fd", type=int, metavar="N", help="listen on the socket that is descriptor N instead")
+    option(
+        "--status-port",
+        type=port,
+        metavar="PORT",
+        help="a local port for /livez, /readyz and /metrics, and a page that shows how it is",
+    )
+
+
+def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
+    """What is served, and how."""
+    option("app", metavar="MODULE:APP", help="the app, as in shop.web:app")
     option("--app-dir", metavar="DIR", default=".", help="where the module is looked for (.)")
     option("--factory", action="store_true", help="APP is a function that returns the app")
-    seconds: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
     option(
-        *("--grace", "--timeout-graceful-shutdown"),
-        **seconds,
-        default=30.0,
-        help="how long a stop may take (30); inf is for ever",
+        "--root-path",
+        metavar="PATH",
+        default="",
+        help="the path that a proxy takes off what it passes on, as in /shop",
     )
+    of_time: dict[str, Any] = {"type": seconds, "metavar": "SECONDS"}
+    add_grace(option, "--timeout-graceful-shutdown")
     option(
         "--lame-duck",
-        **seconds,
+        **of_time,
         default=0.0,
         help="how long to go on serving at a stop, so that balancers move away (0)",
     )
-    option("--stuck-after", **seconds, default=None, help="end a program that hangs for so long")
+    option("--stuck-after", **of_time, default=None, help="end a program that hangs for so long")
     option(
         "--timeout-keep-alive",
-        **seconds,
+        **of_time,
         default=75.0,
         help="how long a client may be silent (75)",
     )
-    option("--max-connections", type=int, help="how many at once; more wait (no limit)")
-    option("--backlog", type=int, help="how many may wait to be accepted (the kernel's limit)")
-    option("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate")
-    option("--ssl-keyfile", metavar="FILE", help="and this key, if it is in a file of its own")
+    option("--max-connections", type=count, metavar="N", help="so many at once; more wait")
+    option(
+        "--backlog",
+        type=count,
+        metavar="N",
+        help="how many may wait to be accepted (the kernel's limit)",
+    )
+    option(
+        "--ws-max-size",
+        type=count,
+        metavar="BYTES",
+        default=2**24,
+        help="the longest WebSocket message (16777216)",
+    )
     option(
         "--access-log",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="a line for each request",
     )
-    return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return seconds
-
-
-def _mode(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} are no permissions: 660, say") from None
+    option("--log-level", choices=_LEVELS, metavar="LEVEL", help=f"{', '.join(_LEVELS)} (info)")
+    tls = parser.add_argument_group("TLS").add_argument
+    tls("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate")
+    tls("--ssl-keyfile", metavar="FILE", help="and this key, if it is in a file of its own")
+    tls("--ssl-keyfile-password", metavar="TEXT", help="what the key is encrypted with")
+    tls(
+        "--ssl-ca-certs",
+        metavar="FILE",
+        help="only for clients with a certificate that one of these has signed",
+    )
