@@ -189,11 +189,19 @@ class _Stream:
     def __class__(self) -> Any:  # what isinstance() asks
         return trio.SocketStream if isinstance(self._stream, Connection) else trio.SSLStream
 
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        # The library's reader asks once more after it has closed: no error for that.
+        return b"" if self._closing else await self._stream.receive_some(max_bytes)
+
     async def aclose(self) -> None:
         if not self._closing:
             self._closing = True
             try:
-                await self._stream.aclose()
+                if isinstance(self._stream, Connection):
+                    await self._stream.finish()
+                    self._stream.close()
+                else:
+                    await self._stream.aclose()
             finally:
                 self._closed()
 
@@ -250,7 +258,8 @@ class _Conversation:
     def drain(self) -> None:
         """We are going away: whoever is in no busy block is to receive nothing more."""
         self.draining.set()
-        self.opening.cancel(_WHY)
+        if self._websocket is None:
+            self.opening.cancel(_WHY)
         for scope, busy in self._receiving.items():
             if not busy:
                 scope.cancel(_WHY)
@@ -330,6 +339,7 @@ class _Conversation:
             with contextlib.suppress(self._protocol_error, self._library.ConnectionClosed):
                 await self._request.reject(status)
         else:
-            reason = _WHY if code == _GOING_AWAY else None
-            self._nursery.start_soon(self._websocket.aclose, code, reason)
+            if code != _GOING_AWAY or not self._ended or self._connection.busy:
+                reason = _WHY if code == _GOING_AWAY else None
+                self._nursery.start_soon(self._websocket.aclose, code, reason)
             await self._read_up.wait()
