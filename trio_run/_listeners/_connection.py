@@ -167,6 +167,11 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         """Is it known, without having read all, that the client sends no more?"""
         return self._watch.has_ended
 
+    @property
+    def may_have_input(self) -> bool:
+        """Is it not known that there is nothing to read?"""
+        return self._watch.may_have_input
+
     def has_input(self) -> bool:
         """Is there something to read, or the end? Does not wait."""
         if self._watch.may_have_input:
@@ -279,7 +284,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         self._reading = True
         try:
             # Who has waited looks again: there is input, or it was closed, drains or is in a hurry.
-            while (data := self._receive_now(max_bytes)) is None:
+            while (data := self.receive_now(max_bytes)) is None:
                 if self.shaking_hands and self._patience < math.inf:
                     await self._wait_patiently()
                 elif self.draining and self._is_owed_a_request():
@@ -296,8 +301,11 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
             await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
-    def _receive_now(self, max_bytes: int) -> bytes | None:
-        """What can be read without waiting; None if there is nothing yet."""
+    def receive_now(self, max_bytes: int = _RECEIVE_SIZE) -> bytes | None:
+        """What can be read without waiting; None if there is nothing yet.
+
+        Whoever calls this at each input is the only one who reads.
+        """
         self._check_open()
         if self.draining or self._input_is_over:
             max_bytes = self._readable(max_bytes)

@@ -84,6 +84,10 @@ class Sender(Busyness):
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    def has_waited(self) -> None:
+        """The running task has just let the others run: it need not when it sends."""
+        self._waited = True
+
     async def wait_send_all_might_not_block(self) -> None:
         self._claim_sending()
         await trio.lowlevel.checkpoint_if_cancelled()

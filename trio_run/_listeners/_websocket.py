@@ -189,7 +189,7 @@ class _Stream:
     def __class__(self) -> Any:  # what isinstance() asks
         return trio.SocketStream if isinstance(self._stream, Connection) else trio.SSLStream
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         # The library's reader asks once more after it has closed: no error for that.
         return b"" if self._closing else await self._stream.receive_some(max_bytes)
 
