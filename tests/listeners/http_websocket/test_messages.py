@@ -11,6 +11,7 @@ import trio
 import websockets.exceptions
 import websockets.sync.client
 from trio.testing import MockClock, wait_all_tasks_blocked
+from websockets.frames import Frame
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -23,6 +24,7 @@ from wsproto.events import (
 
 from trio_run import stopping
 from trio_run._inside import place
+from trio_run._listeners._http._incoming import Incoming
 
 from ... import TIMEOUT
 from ..serving import lines_of
@@ -734,3 +736,73 @@ async def test_a_ping_that_comes_before_our_close_is_sent_is_not_answered_after_
         await wait_all_tasks_blocked()
         assert await client.hear() == text
         await client.is_closed(NORMAL)
+
+
+async def test_what_fails_while_it_is_read_ends_that_websocket_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read in the task that serves all connections of the listener."""
+    gather = Incoming._gather
+
+    def gather_unless_huge(self: Incoming, frame: Frame) -> None:
+        if frame.data == b"huge":
+            raise MemoryError("no room for a message")
+        gather(self, frame)
+
+    monkeypatch.setattr(Incoming, "_gather", gather_unless_huge)
+    app = Recording()
+    async with listening(app) as server, opened(server) as other, opened(server) as client:
+        await client.say("huge")
+        assert await client.receive() is None
+        await wait_all_tasks_blocked()
+        assert app.seen == [LOST]
+        assert "no room for a message" in caplog.text
+        await other.say("still there")
+        await wait_all_tasks_blocked()
+        assert app.seen[1:] == [{"type": "websocket.receive", "text": "still there"}]
+
+
+async def test_an_app_that_only_receives_gives_others_their_turn() -> None:
+    """However fast its client sends."""
+    many = 5000
+    received = turns = 0
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        nonlocal received
+        await accept(receive, send)
+        while (await receive())["type"] == "websocket.receive":
+            received += 1
+
+    async with listening(app) as server, opened(server) as client, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def take_turns() -> None:
+            nonlocal turns
+            while received < many:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        await client.stream.send_all(frame(2, b"") * many)
+    assert turns >= many
+
+
+async def test_a_client_that_takes_no_answer_to_its_pings_is_read_no_further() -> None:
+    """Else the answers would pile up here."""
+    limit = 100 * 2**20
+    pings = frame(9, b"p" * 125) * 1000
+    sent = 0
+    async with listening(echo) as server, opened(server) as client, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def flood() -> None:
+            nonlocal sent
+            while sent < limit:
+                await client.stream.send_all(pings)
+                sent += len(pings)
+
+        before = -1
+        while before < sent < limit:
+            before = sent
+            await wait_all_tasks_blocked(0.05)
+        assert sent < limit
+        nursery.cancel_scope.cancel()
