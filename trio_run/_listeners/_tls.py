@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ._connection import InputEnded
+from ._turn import Turn
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +31,7 @@ class TLSConnection(trio.abc.Stream):
         connection.carry_tls()
         self._connection = connection
         self._stream = trio.SSLStream(connection, context, server_side=True)
-        self._closing = trio.Lock()
+        self._closing = Turn()  # two at once would lose the close_notify
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -63,9 +64,11 @@ class TLSConnection(trio.abc.Stream):
 
     def has_input(self) -> bool:
         """Is there something to read, or the end, here or in the socket? Does not wait."""
+        return self._holds_input() or self._connection.has_input()
+
+    def _holds_input(self) -> bool:
         # Trio has no public name for what it has received and not decrypted.
-        here = self._stream._incoming.pending or self._stream.pending()
-        return bool(here) or self._connection.has_input()
+        return bool(self._stream._incoming.pending or self._stream.pending())
 
     @property
     def credentials(self) -> Credentials | None:
@@ -75,18 +78,24 @@ class TLSConnection(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close it, with a close_notify, and as :meth:`Connection.aclose`."""
         try:
-            async with self._closing:  # two at once would lose the close_notify
-                if self._connection.is_torn:  # a close_notify would say that it is the whole
-                    await self._connection.aclose()
-                    return
-                self._connection.end_input()
-                # OpenSSL sends no close_notify while it holds input that nobody has read.
-                with contextlib.suppress(
-                    trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
-                ):
-                    while await self.receive_some():
-                        pass
-                if not self._connection.closed:
-                    await self._stream.aclose()
+            await self._closing.take()
+            try:
+                await self._close()
+            finally:
+                self._closing.give_back()
         finally:
             self._connection.close()
+
+    async def _close(self) -> None:
+        if self._connection.is_torn:  # a close_notify would say that it is the whole
+            await self._connection.aclose()
+            return
+        self._connection.end_input()
+        # OpenSSL sends no close_notify while it holds input that nobody has read.
+        with contextlib.suppress(
+            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+        ):
+            while self._holds_input() and await self.receive_some():
+                pass
+        if not self._connection.closed:
+            await self._stream.aclose()

@@ -23,12 +23,12 @@ import trio
 
 from ..._inside import busy, place
 from .._bind import format_address
+from .._turn import Turn
 from ._exchange import Exchange
 from ._parser import Parser
 from ._refusal import Headers, Refusal, error_response
 from ._request import read_scope, wants_websocket
 from ._service import access_logger
-from ._turn import Turn
 from ._websocket import WebSocket
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One at a time, of the tasks that read a request or write a response.
+"""One at a time, of the tasks that read, write or close the same thing.
 
 A :class:`trio.Lock` would do: this one costs nothing as long as nobody has to wait.
 """
