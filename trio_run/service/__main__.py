@@ -1,0 +1,7 @@
+"""``python -m trio_run.service``: run it."""
+
+import sys
+
+from .app import main
+
+sys.exit(main())

@@ -1,0 +1,86 @@
+"""app: what the program is made of, and in what order it starts and stops.
+
+This one stays. Who needs another one starts after it, and stops before it: the door stops taking
+jobs and answers what it has; then the worker does the jobs that wait. The status page is a daemon:
+it answers before all the others are there, and until they have gone. To add an actor, add it to the
+group.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from trio_run import (
+    CannotStart,
+    Group,
+    HTTPListener,
+    Restarting,
+    SignalReceiver,
+    StatusPage,
+    every,
+    run,
+)
+
+from .config import ConfigError, read_config
+from .jobs import Jobs
+from .log import set_up_logging
+from .settings import Settings
+from .status import make_status_page
+from .ticker import tell_counts
+from .web import make_app, make_door
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service as this process; its exit code is returned."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        settings = Settings(lambda: read_config(given, os.environ))
+        set_up_logging(settings.now.log_level)
+        group = make_group(settings)
+    except (ConfigError, CannotStart) as exc:
+        print(f"service: {exc}", file=sys.stderr)
+        return 2
+    return run(group, signals=())  # it has a receiver of its own, which knows SIGHUP too
+
+
+def make_group(settings: Settings) -> Group:
+    """Who runs, and who needs whom.
+
+    Raises:
+      CannotStart: if the sockets that we are handed are none.
+    """
+    config = settings.now
+    group = Group(name="service", grace=config.grace, lame_duck=config.lame_duck)
+    handlers = {signal.SIGHUP: settings.reload} if hasattr(signal, "SIGHUP") else {}
+    group.add(SignalReceiver(handlers=handlers))
+    page = make_status_page(config)
+    group.add(page)
+    jobs = Jobs()
+    group.on_event(jobs.tell_lost)
+    worker = group.add(Restarting(lambda: jobs, name="jobs"))
+    group.add(every(60, tell_counts, jobs), name="ticker", needs=[worker])
+    door = make_door(make_app(settings, jobs), config)
+    serving = group.add(door, needs=[worker])
+
+    async def tell_where() -> None:
+        logger.info("the service is at %s, its status page at %s", _url(door), _url(page))
+
+    group.add(tell_where, needs=[serving], on_return="ignore")
+    return group
+
+
+def _url(listener: HTTPListener | StatusPage) -> str:
+    address = listener.addresses[0]
+    if not isinstance(address, tuple):
+        return f"the socket {address}"
+    host, port = address[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

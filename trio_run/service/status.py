@@ -1,0 +1,19 @@
+"""status: how the program is, at a port of its own, which answers to the very end of a stop.
+
+/livez and /readyz are for probes, /metrics is for Prometheus, and / is for you. To delete it,
+delete this file and its line in app.py; whoever probes needs another way then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_run import StatusPage
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+def make_status_page(config: Config) -> StatusPage:
+    """As open as the door is. It knows no password; but nothing can be changed there."""
+    return StatusPage(config.status_port, host=config.host, name="status")

@@ -1,0 +1,1 @@
+"""The tests of the service: they are copied with it."""

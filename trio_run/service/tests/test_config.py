@@ -1,0 +1,60 @@
+"""What can be set, from where, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from ..config import PREFIX, Config, ConfigError, read_config
+
+
+def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("port = 1\nstatus_port = 2\ngrace = 3\n")
+    environ = {f"{PREFIX}PORT": "11", f"{PREFIX}STATUS_PORT": "12"}
+    arguments = ["--config", str(file), "--port", "21"]
+    assert read_config(arguments, environ) == Config(port=21, status_port=12, grace=3.0)
+
+
+def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('greeting = "Hi!"\n')
+    assert read_config([], {f"{PREFIX}CONFIG": str(file)}) == Config(greeting="Hi!")
+
+
+def test_without_any_it_is_the_defaults_and_only_this_machine_reaches_it() -> None:
+    assert read_config([], {}) == Config()
+    assert Config().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--port", "x"], "--port must be a whole number, not 'x'"),
+        (["--port", "65536"], "a port is a number from 0 to 65535, not 65536"),
+        (["--host", ""], "the host is empty"),
+        (["--grace", "soon"], "--grace must be a number, not 'soon'"),
+        (["--grace", "nan"], "the grace is 0 seconds or more"),
+        (["--lame-duck", "20"], "the lame duck is a part of the grace"),
+        (["--log-level", "loud"], "there is no log level 'loud'"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(options: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(options, {})
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("prot = 1", "there is no 'prot'; there are host, port"),
+        ("port = true", "port in {file} must be a whole number, not 'True'"),
+        ("port", "cannot read the settings in {file}: "),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(["--config", str(file)], {})
+    assert sentence.format(file=file) in str(caught.value)

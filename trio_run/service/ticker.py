@@ -1,0 +1,20 @@
+"""ticker: what happens every minute, and at a stop is finished if it has begun.
+
+To replace it, write another function, plain or async. To delete it, delete this file and its line
+in app.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .jobs import Jobs
+
+logger = logging.getLogger(__name__)
+
+
+def tell_counts(jobs: Jobs) -> None:
+    """Log how many jobs there are."""
+    logger.info("jobs: %s", jobs.status)
