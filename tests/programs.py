@@ -4,8 +4,11 @@ import os
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+_PACKAGES = {"systemd-analyze": "systemd"}
 
 
 def python(*arguments: str) -> list[str]:
@@ -19,9 +22,11 @@ def script(source: str, *arguments: str) -> list[str]:
 
 
 def find(program: str) -> str:
-    """Where a program is. It is the name of its Debian package too."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    """Where a program is: one of the extra ``test``, or of a Debian package of that name."""
+    ours = Path(sys.executable).parent
+    places = f"{ours}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    path = shutil.which(program, path=places)
     if path is None:
-        why = f"this test drives the server with {program}: apt-get install {program}"
+        why = f"this test asks {program}: apt-get install {_PACKAGES.get(program, program)}"
         pytest.fail(why) if "CI" in os.environ else pytest.skip(why)
     return path

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COMMANDS = {  # where each is, and how it is shown
-    "new": ("skeleton.new", "new DIR", "write a project of your own, begun with the skeleton"),
+    "new": ("_new._command", "new DIR", "write a project of your own: a service to grow"),
     "serve": ("_serve", "serve MODULE:APP", "serve an ASGI app, and lose no request at a stop"),
 }
 _PAGE = """\

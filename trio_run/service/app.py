@@ -25,7 +25,7 @@ from trio_run import (
     run,
 )
 
-from .config import ConfigError, read_config
+from .config import NAME, ConfigError, read_config
 from .jobs import Jobs
 from .log import set_up_logging
 from .settings import Settings
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging(settings.now.log_level)
         group = make_group(settings)
     except (ConfigError, CannotStart) as exc:
-        print(f"service: {exc}", file=sys.stderr)
+        print(f"{NAME}: {exc}", file=sys.stderr)
         return 2
     return run(group, signals=())  # it has a receiver of its own, which knows SIGHUP too
 
@@ -59,7 +59,7 @@ def make_group(settings: Settings) -> Group:
       CannotStart: if the sockets that we are handed are none.
     """
     config = settings.now
-    group = Group(name="service", grace=config.grace, lame_duck=config.lame_duck)
+    group = Group(name=NAME, grace=config.grace, lame_duck=config.lame_duck)
     handlers = {signal.SIGHUP: settings.reload} if hasattr(signal, "SIGHUP") else {}
     group.add(SignalReceiver(handlers=handlers))
     page = make_status_page(config)

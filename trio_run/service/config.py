@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+NAME = "service"
 PREFIX = "SERVICE_"
 T = TypeVar("T", str, int, float)
 
@@ -97,7 +98,7 @@ def _read_file(path: str) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="service", description="A service.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=NAME, description="A service.", allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="a file of settings, in TOML")
     for each in fields(Config):
         about = f"{each.metadata['about']} ({PREFIX}{each.name.upper()}; {each.default!r})"

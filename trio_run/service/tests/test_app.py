@@ -57,10 +57,10 @@ async def test_it_listens_where_it_is_handed_a_socket(
     handed_over: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    async with running(make_group(Settings(lambda: Config(status_port=0)))) as group:
-        async with await connect(handed_over) as client:
-            await client.send_all(b"GET / HTTP/1.0\r\n\r\n")
-            assert b'"greeting":"Hello!"' in await read_to_end(client)
+    group = make_group(Settings(lambda: Config(status_port=0)))
+    async with running(group), await connect(handed_over) as client:
+        await client.send_all(b"GET / HTTP/1.0\r\n\r\n")
+        assert b'"greeting":"Hello!"' in await read_to_end(client)
     assert f"the service is at the socket {handed_over}" in caplog.text
     assert [each.outcome for each in group.report.actors] == ["returned"] * 6
 

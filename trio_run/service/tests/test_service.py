@@ -12,7 +12,10 @@ import httpx
 
 from trio_run.testing import Program, open_program
 
-COMMAND = [sys.executable, "-m", "trio_run.service", "--port", "0", "--status-port", "0"]
+from ..config import NAME
+
+MODULE = "trio_run.service"
+COMMAND = [sys.executable, "-m", MODULE, "--port", "0", "--status-port", "0"]
 
 
 @asynccontextmanager
@@ -53,7 +56,7 @@ async def greeting(url: str) -> str:
 async def test_what_cannot_be_right_is_one_sentence() -> None:
     async with open_program([*COMMAND, "--port", "x"]) as service:
         assert await service.exit_code() == 2
-    assert service.output == "service: --port must be a whole number, not 'x'\n"
+    assert service.output == f"{NAME}: --port must be a whole number, not 'x'\n"
 
 
 async def test_a_port_in_use_is_one_sentence() -> None:
