@@ -154,7 +154,7 @@ def _installation(origin: Origin, extras: str) -> dict[str, str]:
     values = {"requirement": origin.requirement(extras)}
     if origin.local is None:
         return values | dict.fromkeys(
-            ("from_here", "find_links", "copy_wheels", "keep_wheels", "make_wheels", "wheels"), ""
+            ("from_here", "find_links", "copy_wheels", "keep_wheels", "make_wheels"), ""
         )
     return values | {
         "from_here": f"{origin.local} ",
@@ -165,12 +165,11 @@ def _installation(origin: Origin, extras: str) -> dict[str, str]:
         ),
         "keep_wheels": "!wheels/\n",
         "make_wheels": (
-            "trio-run is on this machine alone, so first put a wheel of it into the project, and "
-            "commit it: others,\nand images, get it from there.\n\n"
+            "The trio-run that this began with is on this machine alone. So put a wheel of it into "
+            "the\nproject first, and commit it: others, and images, get it from there.\n\n"
             f"```sh\n.venv/bin/pip wheel --no-deps -w wheels {origin.local.removeprefix('-e ')}\n"
             "```\n\n"
         ),
-        "wheels": "wheels ",
     }
 
 
