@@ -658,9 +658,11 @@ def test_every_lesson_is_a_page_with_what_is_to_be_typed(site: Path) -> None:
     page = (site / "tutorial" / "lesson_09_order.html").read_text(encoding="utf-8")
     text = re.sub(r"<[^>]*>", "", page)
     assert "9. Order: what must outlive what" in text
-    assert "echo bread | nc 127.0.0.1 7009 &amp; sleep 1; kill -TERM PID" in text
-    assert "class Ledger:" in text
+    assert "python -m trio_run.lessons.ask udp://127.0.0.1:7090 garden 17.5" in text
+    assert "class Logbook:" in text
+    assert "What becomes of the datagram?" in text
     assert "TRY" not in text
+    assert '<span class="hll">' in page  # what is new is marked
 
 
 def test_the_pictures_show_what_the_programs_do(site: Path) -> None:

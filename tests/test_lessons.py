@@ -1,14 +1,12 @@
 """The lessons as their readers run them: real processes, the commands that are printed, what is
-said.
+said, and what a changed line changes.
 """
 
 import contextlib
 import json
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,87 +17,70 @@ from typing import Any
 import pytest
 import trio
 
-from trio_run import lessons
 from trio_run.lessons import __main__ as runner
+from trio_run.lessons import ask
+from trio_run.lessons.course import PORTS, course
 from trio_run.testing import Program, open_program
 
 from . import TIMEOUT
 from .ports import free_port
 from .programs import python, script
 
-FILES = sorted(Path(lessons.__file__).parent.glob("lesson_*.py"))
-COURSE = runner._course()
+COURSE = course()
 MODULE = ["-W", "error", "-m", "trio_run.lessons"]
-DASHES = "-" * 80 + "\n"
-
-# For a machine that lacks one of them: as much of each as the lessons use.
-STAND_INS = {
-    "curl": """
-        import http.client, sys, urllib.parse
-        url = urllib.parse.urlsplit(sys.argv[-1])
-        try:
-            client = http.client.HTTPConnection(url.netloc)
-            client.request("GET", url.path)
-            response = client.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as exc:
-            sys.exit(f"curl: {exc!r}")
-        if "-i" in sys.argv:
-            print("HTTP/1.1", response.status, response.reason)
-            print(response.headers, end="", flush=True)
-        sys.stdout.buffer.write(body)
-    """,
-    "nc": """
-        import socket, sys
-        udp = "-u" in sys.argv
-        client = socket.socket(type=socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
-        client.connect((sys.argv[-2], int(sys.argv[-1])))
-        client.sendall(sys.stdin.buffer.read())
-        while data := client.recv(65536):
-            sys.stdout.buffer.write(data)
-            if udp:
-                break
-    """,
-}
+RULE = runner.RULE + "\n"
+TREE = "An error came out of the program:\n\n"
 
 
-class Lesson:
+class Running:
     """A lesson that runs, and its reader at another terminal."""
 
-    def __init__(self, number: int, program: Program, path: str) -> None:
+    def __init__(self, program: Program, port: int) -> None:
         self.program = program
-        self.signal = program.signal
+        self.port = port
         self.exit_code = program.exit_code
-        self._path = path
-        introduction = program.output.partition(DASHES)[0]
-        _, self.to_type = introduction.split(f"The program is {FILES[number - 1]}\n")
-        lines = self.to_type.splitlines()
-        self.commands = [line.strip() for line in lines if line.startswith("    ")]
+        introduction = program.output.partition(RULE)[0]
+        lines = introduction.splitlines()
+        self.commands = [line.strip() for line in lines if re.match(r"    .*(ask |kill )", line)]
 
     @property
     def said(self) -> str:
-        """What it has written since its introduction."""
-        return self.program.output.partition(DASHES)[2]
+        """What it has written since its introduction, and until its end."""
+        return self.program.output.split(RULE)[1]
 
     async def says(self, text: str) -> str:
         return await self.program.line_with(text)
 
+    def ctrl_c(self) -> None:
+        self.program.signal(signal.SIGINT)
+
     async def type(self, command: str) -> str:
         """Type a command that was printed; wait until it has ended; return what it printed."""
-        process = await trio.run_process(
-            ["sh", "-c", command],
-            env={"PATH": self._path},
-            check=False,
-            capture_stdout=True,
-            stderr=subprocess.DEVNULL,
-        )
+        process = await trio.run_process(["sh", "-c", command], check=False, capture_stdout=True)
         return process.stdout.decode()
+
+    @asynccontextmanager
+    async def typing(self, command: str) -> AsyncIterator[list[str]]:
+        """Type a command while a block runs. What it printed is in the list after the block."""
+        printed: list[str] = []
+
+        async def type_it() -> None:
+            printed.append(await self.type(command))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(type_it)
+            yield printed
 
     @property
     def duration(self) -> float:
         """The report: how many seconds the stop took."""
-        [seconds] = re.findall(r"^\S+ stopped in ([\d.]+) s: ", self.said, re.MULTILINE)
+        [seconds] = re.findall(r"^\S+ stopped in ([\d.]+) s: ", self.said_plain, re.MULTILINE)
         return float(seconds)
+
+    @property
+    def said_plain(self) -> str:
+        """The same, without the time before a line of the log."""
+        return re.sub(r"^\d\d:\d\d:\d\d ", "", self.said, flags=re.MULTILINE)
 
     @property
     def rows(self) -> dict[str, str]:
@@ -114,25 +95,48 @@ class Lesson:
         found = (re.match(r"(\S+) [ \d.]*(=+)", line) for line in self.said.splitlines())
         return {match[1]: match.span(2) for match in found if match}
 
+    def said_in_this_order(self, *lines: str) -> None:
+        places = [self.said.index(line) for line in lines]
+        assert places == sorted(places)
+
+
+def free_ports() -> int:
+    """The first of as many as a lesson may have."""
+    while True:
+        first = free_port()
+        if [free_port() for _ in range(PORTS - 1)] == list(range(first + 1, first + PORTS)):
+            return first
+
 
 @asynccontextmanager
-async def open_lesson(number: int, directory: Path) -> AsyncIterator[Lesson]:
-    """Start one, on a free port, and wait until it has told its reader what to type."""
-    path = sys.exec_prefix + "/bin:/usr/local/bin:/usr/bin:/bin"
-    for name, source in STAND_INS.items():
-        if shutil.which(name) is None:
-            body = "\n".join(line[8:] for line in source.splitlines())
-            (directory / name).write_text(f"#!{sys.executable}\n{body}")
-            (directory / name).chmod(0o700)
+async def open_lesson(lesson: int | Path) -> AsyncIterator[Running]:
+    """Start one, or a copy, on free ports; wait until its reader has heard what to do."""
     with trio.fail_after(TIMEOUT):
-        port = str(free_port())
-        async with open_program(python(*MODULE, str(number), "--port", port)) as program:
-            await program.line_with(DASHES.strip())
-            yield Lesson(number, program, f"{directory}:{path}")
+        port = free_ports()
+        async with open_program(python(*MODULE, str(lesson), "--port", str(port))) as program:
+            await program.line_with(RULE.strip())
+            yield Running(program, port)
 
 
-async def output_of(*arguments: str, code: int = 0) -> str:
-    async with open_program(python(*MODULE, *arguments)) as program:
+def changed(number: int, folder: Path) -> Path:
+    """A copy of a lesson with the line changed that its reader is to change."""
+    lesson = COURSE[number]
+    found = re.match(
+        r"In (?:(\w+)\.)?(\w+)\(\), change\n\n    (.+)\n\ninto\n\n    (.+)\n\n", lesson.change
+    )
+    assert found, lesson.change
+    source = lesson.file.read_text()
+    place = source.index(f"class {found[1]}:") if found[1] else 0
+    place = source.index(f"def {found[2]}(", place)
+    rest = source[place:].partition("\n\n\n")[0]
+    assert rest.count(found[3]) == 1
+    copy = folder / lesson.copy
+    copy.write_text(source[:place] + source[place:].replace(found[3], found[4], 1))
+    return copy
+
+
+async def output_of(*arguments: str, code: int = 0, cwd: Path | None = None) -> str:
+    async with open_program(python(*MODULE, *arguments), cwd=cwd) as program:
         assert await program.exit_code() == code, program.output
         return program.output
 
@@ -140,88 +144,148 @@ async def output_of(*arguments: str, code: int = 0) -> str:
 # The course as a whole.
 
 
-async def test_the_list_names_all_fourteen_each_in_a_line() -> None:
+async def test_the_list_names_each_in_a_line_with_the_extras_that_it_needs() -> None:
     lines = (await output_of()).splitlines()
-    assert len(FILES) == 14
-    assert lines[14:] == ["", "Run one by its number:", "    python -m trio_run.lessons 1"]
-    for number, (line, path) in enumerate(zip(lines[:14], FILES, strict=True), 1):
-        title = path.read_text().splitlines()[0].removeprefix('"""')
-        assert title
-        assert line == f"{number:2}  {title}"
+    last = len(COURSE)
+    for line, lesson in zip(lines[:last], COURSE.values(), strict=True):
+        needs = f"  (needs {', '.join(lesson.needs)})" if lesson.needs else ""
+        assert line == f"{lesson.number:2}  {lesson.title}{needs}"
+    assert lines[last : last + 3] == [
+        "",
+        "Run one by its number:",
+        "    " + "python -m trio_run.lessons 1",
+    ]
+    assert lines[last + 3 :] == [
+        "For all of them:",
+        "    pip install 'trio-run[http,metrics,websocket]'",
+    ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_lesson_is_short_and_fits_a_terminal(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    assert len(lines) < 100
-    assert max(map(len, lines)) <= 100
-    lesson = COURSE[int(path.stem.split("_")[1])]
-    title, empty, *text = (lesson.__doc__ or "").splitlines()
-    assert len(f"Lesson 14: {title}") < 80
-    assert not empty
-    assert " Go" in " ".join(text)  # what the Go programs do is told in each
-    for line in text + lesson.TRY.splitlines():
-        assert len(line) < 80 or line.startswith("    ")  # a command is one line, however long
-    program = [line for line in lines[lines.index('"""', 1) + 1 :] if line]
-    assert 20 <= len(program) <= 70
+@pytest.mark.parametrize("lesson", COURSE.values(), ids=lambda lesson: lesson.file.stem)
+def test_a_lesson_is_short_and_fits_a_terminal(lesson: Any) -> None:
+    assert len(f"Lesson {lesson.number}: {lesson.title}") < 80
+    texts = [lesson.text, lesson.to_try, lesson.change, lesson.elsewhere]
+    assert " Go " in lesson.elsewhere
+    assert " Go " not in lesson.text
+    for line in "\n".join(texts).splitlines():
+        assert len(line) <= 80 or line.startswith("    ")  # a command is one line, however long
+    assert len(lesson.text.splitlines()) <= 36
+    if lesson.number > 1:
+        assert lesson.text.startswith("The last change: ")
+    assert re.search(r"\?( \(.*\))?\Z", lesson.change)
+    if lesson.before:
+        before = COURSE[lesson.before].program().splitlines()
+        assert sum(line not in before for line in lesson.program().splitlines()) <= 42
 
 
-def test_nothing_but_usual_programs_is_to_be_typed() -> None:
+def test_nothing_is_to_be_typed_but_what_is_installed() -> None:
     for lesson in COURSE.values():
-        for line in lesson.TRY.splitlines():
-            if line.startswith("    "):
-                first_words = re.findall(r"(?:^|[|&;]) *(\S+)", line)
-                assert set(first_words) <= {"curl", "echo", "kill", "nc", "sleep", "{python}"}, line
+        for line in f"{lesson.to_try}\n{lesson.text}".splitlines():
+            if line.startswith("    ") and not re.match(r" +\d s   ", line):
+                assert re.match(r" +(\{python\} -m trio_run\.lessons\.ask |kill -TERM )", line), (
+                    line
+                )
+
+
+async def test_what_is_new_in_a_lesson_is_shown() -> None:
+    said = await output_of("4", "--diff")
+    assert "+    group.add(SignalReceiver())  # SIGINT and SIGTERM\n" in said
+    assert "-        nursery.start_soon(show)\n" in said
+    assert "TRY" not in said
+    everything = (await output_of("1", "--diff")).splitlines()
+    assert all(line.startswith("+") or not line for line in everything)
+
+
+async def test_a_copy_is_the_file_and_does_not_replace_another(tmp_path: Path) -> None:
+    said = await output_of("1", "--copy", cwd=tmp_path)
+    assert said == "This is lesson 1: lesson_01.py\n"
+    assert (tmp_path / "lesson_01.py").read_bytes() == COURSE[1].file.read_bytes()
+    said = await output_of("1", "--copy", cwd=tmp_path, code=2)
+    assert said == "lesson_01.py can't be written: File exists.\n"
+
+
+async def test_a_copy_that_is_no_program_is_one_sentence(tmp_path: Path) -> None:
+    assert "No such file" in await output_of("lesson_77.py", cwd=tmp_path, code=2)
+    (tmp_path / "lesson_01.py").write_text("async def")
+    said = await output_of("lesson_01.py", cwd=tmp_path, code=2)
+    assert said.startswith("lesson_01.py can't be used: SyntaxError: ")
+    assert said.count("\n") == 1
 
 
 async def test_an_unknown_number_is_one_sentence() -> None:
-    for number in ("0", "15", "-1"):
+    for number in ("0", "99", "-1", "one"):
         said = await output_of("--", number, code=2)
-        assert said == f"There is no lesson {number}: they are 1 to 14.\n"
+        assert said == f"There is no lesson {number}: they are 1 to {len(COURSE)}.\n"
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-async def test_a_port_in_use_is_one_sentence(kind: socket.SocketKind) -> None:
+@pytest.mark.parametrize("offset", [0, PORTS - 1])
+async def test_a_port_in_use_is_one_sentence(kind: socket.SocketKind, offset: int) -> None:
+    port = free_ports()
     with socket.socket(type=kind) as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port + offset))
         if kind == socket.SOCK_STREAM:
             taken.listen()
-        port = taken.getsockname()[1]
         said = await output_of("3", "--port", str(port), code=2)
-    cure = "Choose another with --port."
-    assert said == f"Port {port} can't be used: Address already in use. {cure}\n"
+    why = f"The ports {port} to {port + PORTS - 1} can't be used: Address already in use."
+    assert said == f"{why} Choose others with --port.\n"
 
 
 async def test_a_port_that_is_none_is_one_sentence() -> None:
     said = await output_of("3", "--port", "70000", code=2)
-    assert re.fullmatch(r"Port 70000 can't be used: .*\w\. Choose another with --port\.\n", said)
+    assert re.fullmatch(r"The ports 70000 to 70003 can't be used: .*\w\. Choose others .*\n", said)
 
 
-async def test_without_port_lesson_12_has_port_7012() -> None:
+async def test_without_port_lesson_12_has_port_7120() -> None:
     with socket.socket() as taken:
         with contextlib.suppress(OSError):  # then somebody else has it: just as well
-            taken.bind(("127.0.0.1", 7012))
+            taken.bind(("127.0.0.1", 7120))
             taken.listen()
-        assert (await output_of("12", code=2)).startswith("Port 7012 can't be used: ")
+        assert (await output_of("12", code=2)).startswith("The ports 7120 to 7123 can't be used: ")
 
 
-@pytest.mark.parametrize(
-    ("number", "package", "extra"), [(4, "httptools", "http"), (8, "trio_websocket", "websocket")]
-)
-async def test_what_is_not_installed_is_named_with_the_cure(
-    number: int, package: str, extra: str
-) -> None:
-    source = f"""
+async def test_what_is_not_installed_is_named_with_the_cure() -> None:
+    source = """
         import sys
-        sys.modules[{package!r}] = None
+        sys.modules |= {"httptools": None, "trio_websocket": None}
         from trio_run.lessons.__main__ import main
-        sys.exit(main(["{number}", "--port", "0"]))
+        sys.exit(main(["13", "--port", "0"]))
     """
     async with open_program(script(source)) as program:
-        assert await program.exit_code() == 1
-    said = program.output.partition(DASHES)[2]
-    assert said.startswith("An error came out of the program: ImportError: ")
-    assert said.endswith(f" pip install 'trio-run[{extra}]'\n")
+        assert await program.exit_code() == 2
+    cure = "pip install 'trio-run[http,websocket]'"
+    assert program.output == f"Lesson 13 needs more than is installed here: {cure}\n"
+
+
+# The client.
+
+ASK = ["-W", "error", "-m", "trio_run.lessons.ask"]
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "udp", "ws", "http"])
+async def test_a_client_of_nobody_says_so(scheme: str) -> None:
+    async with open_program(python(*ASK, f"{scheme}://127.0.0.1:{free_port()}", "roof")) as asking:
+        assert await asking.exit_code() == 1
+    assert asking.output == "(refused: nobody listens there)\n"
+
+
+async def test_a_client_who_does_not_wait_leaves_without_a_traceback() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with open_program(python(*ASK, f"tcp://127.0.0.1:{port}")) as asking:
+            await asking.line_with("(connected, and silent)")
+            asking.signal(signal.SIGINT)
+            assert await asking.exit_code() == 130
+    assert asking.output == "(connected, and silent)\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["roof"], ["ftp://127.0.0.1:1"], ["tcp://127.0.0.1"]])
+def test_what_a_client_can_t_ask_is_one_sentence(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "tcp://" in said
     assert said.count("\n") == 1
 
 
@@ -262,360 +326,445 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exception]:
     return failures
 
 
-@scene()
-async def lesson_01_a_failure_stops_the_other_task_and_comes_out(tmp_path: Path) -> None:
-    async with open_lesson(1, tmp_path) as lesson:
-        await lesson.says("greeter: listening")
-        ada, zoe = lesson.commands
-        assert await lesson.type(ada) == "Hello, Ada!\n"
-        await lesson.says("clock: tick 2")  # the one goes on beside the other
-        assert await lesson.type(zoe) == ""
-        assert await lesson.exit_code() == 1
-    *_, one, other, both, error = lesson.said.splitlines()
-    assert {one, other} == {"clock: stopped", "greeter: stopped"}
-    assert both == "main: both have stopped"
-    assert error.startswith("An error came out of the program: UnicodeDecodeError: 'ascii' codec")
-
-
-@scene()
-async def lesson_01_ctrl_c_stops_both_too(tmp_path: Path) -> None:
-    async with open_lesson(1, tmp_path) as lesson:
-        # While a Trio program starts, there are moments when a KeyboardInterrupt gets lost.
-        await lesson.says("clock: tick 2")
-        lesson.signal(signal.SIGINT)
-        assert await lesson.exit_code() == 130
-    *_, one, other, both, error = lesson.said.splitlines()
-    assert {one, other} == {"clock: stopped", "greeter: stopped"}
-    assert both == "main: both have stopped"
-    assert error == "KeyboardInterrupt came out of the program"
-
-
-@scene()
-async def lesson_02_quit_stops_the_clock(tmp_path: Path) -> None:
-    async with open_lesson(2, tmp_path) as lesson:
-        await lesson.says("web: listening")
-        hello, quit_it = lesson.commands
-        assert await lesson.type(hello) == "Hello!\n"
-        await lesson.says("clock: tick")
-        assert await lesson.type(quit_it) == "Good bye!\n"
-        assert await lesson.exit_code() == 0
-    *_, asked, one, other, both = lesson.said.splitlines()
-    assert asked == "web: I was asked to quit, and cancel everything"
-    assert {one, other} == {"clock: stopped", "web: stopped"}
-    assert both == "main: both have stopped"
+@scene("battery", "Ctrl-C", "changed")
+async def lesson_01_what_stops_one_stops_the_other(tmp_path: Path, case: str) -> None:
+    async with open_lesson(changed(1, tmp_path) if case == "changed" else 1) as lesson:
+        if case == "Ctrl-C":
+            # While a Trio program starts, there are moments when a KeyboardInterrupt gets lost.
+            await lesson.says("show: roof 20.1")
+            lesson.ctrl_c()
+        began = trio.current_time()
+        assert await lesson.exit_code() == (130 if case == "Ctrl-C" else 1)
+    assert trio.current_time() - began < 30
+    program, tree = lesson.said.split("\n" + TREE)
+    assert set(program.splitlines()[-2:]) == {"measure: stopped", "show: stopped"}
+    if case == "Ctrl-C":
+        assert "KeyboardInterrupt" in tree
+    else:
+        assert tree == (
+            "    ExceptionGroup: Exceptions from Trio nursery (1 sub-exception)\n"
+            "      OSError: the battery is empty\n"
+        )
 
 
 @scene(signal.SIGTERM, signal.SIGINT)
-async def lesson_03_a_signal_stops_the_loop_that_waits(
-    tmp_path: Path, case: signal.Signals
-) -> None:
-    async with open_lesson(3, tmp_path) as lesson:
-        await lesson.says("udp: listening")
-        hello, stop = lesson.commands
-        assert await lesson.type(hello) == "HELLO\n"
-        await lesson.type(stop.replace("TERM", case.name.removeprefix("SIG")))
+async def lesson_02_a_signal_cancels_both(tmp_path: Path, case: signal.Signals) -> None:
+    async with open_lesson(2) as lesson:
+        await lesson.says("show: roof 20.1")
+        [stop] = lesson.commands
+        if case == signal.SIGTERM:
+            await lesson.type(stop)
+        else:
+            lesson.ctrl_c()
         assert await lesson.exit_code() == 0
-    assert lesson.said.splitlines() == [
-        "udp: listening",
-        "udp: 6 bytes came",
-        f"signals: {case.name} came, and I cancel everything",
-        "udp: stopped; the socket is closed next",
-        "main: both have stopped",
+    *_, came, one, other, both = lesson.said.splitlines()
+    assert came == f"signals: {case.name} came"
+    assert {one, other} == {"measure: stopped", "show: stopped"}
+    assert both == "station: all have stopped"
+
+
+@scene()
+async def lesson_02_changed_the_first_signal_stops_nothing(tmp_path: Path) -> None:
+    async with open_lesson(changed(2, tmp_path)) as lesson:
+        await lesson.says("show: roof 20.1")
+        lesson.ctrl_c()
+        await lesson.says("signals: I am busy")
+        await lesson.says("show: roof 20.4")
+        lesson.ctrl_c()
+        assert await lesson.exit_code() == 130
+    assert "KeyboardInterrupt" in lesson.said
+
+
+@scene()
+async def lesson_03_a_stop_cuts_off_whoever_is_answered(tmp_path: Path) -> None:
+    async with open_lesson(3) as lesson:
+        await lesson.says("show: roof 20.1")
+        async with lesson.typing(lesson.commands[0]) as printed:
+            await lesson.says("somebody asks for roof")
+            lesson.ctrl_c()
+        assert "degrees" not in printed[0]
+        assert await lesson.exit_code() == 0
+    assert lesson.said.endswith("station: all have stopped\n")
+
+
+@scene("as it is", "changed")
+async def lesson_03_an_error_of_one_client_is_the_end(tmp_path: Path, case: str) -> None:
+    async with open_lesson(changed(3, tmp_path) if case == "changed" else 3) as lesson:
+        await lesson.says("show: roof 20.1")
+        roof, cellar = lesson.commands
+        assert re.fullmatch(r"2\d\.\d degrees\n\(end of the stream\)\n", await lesson.type(roof))
+        if case == "changed":
+            assert "0.0 degrees\n" in await lesson.type(cellar)
+            port = int(re.findall(r"tcp://127.0.0.1:(\d+)", cellar)[0])
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(b"\xff\n")
+        else:
+            await lesson.type(cellar)
+        assert await lesson.exit_code() == 1
+    tree = lesson.said.partition(TREE)[2].splitlines()
+    assert [line.split(":")[0] for line in tree] == [
+        "    ExceptionGroup",
+        "      ExceptionGroup",
+        "        UnicodeDecodeError" if case == "changed" else "        KeyError",
     ]
 
 
 @scene()
-async def lesson_04_the_signal_stops_all(tmp_path: Path) -> None:
-    async with open_lesson(4, tmp_path) as lesson:
-        await lesson.says("program: ready")
-        hello, stop, _ = lesson.commands
-        assert await lesson.type(hello) == "Hello!\n"
-        await lesson.type(stop)
-        assert await lesson.exit_code() == 0
-    assert " s: SIGTERM received (exit code 0)\n" in lesson.said
-    http, quitter, signals = sorted(lesson.rows)
-    assert lesson.rows[http] == "returned 0 drained, 0 cut"
-    assert lesson.rows[quitter] == lesson.rows[signals] == "returned"
-
-
-@scene()
-async def lesson_04_quit_stops_all(tmp_path: Path) -> None:
-    async with open_lesson(4, tmp_path) as lesson:
-        await lesson.says("program: ready")
-        assert await lesson.type(lesson.commands[2]) == "Good bye!\n"
-        assert await lesson.exit_code() == 0
-    assert "quitter: somebody asked for /quit, so I return\n" in lesson.said
-    assert " s: 'quitter' returned (exit code 0)\n" in lesson.said
-    assert len(lesson.rows) == 3
-
-
-@scene()
-async def lesson_05_the_baker_finishes_the_loaf_and_the_others_do_not_wait(
+async def lesson_04_a_client_gets_its_answer_and_the_error_of_one_is_its_own(
     tmp_path: Path,
 ) -> None:
-    async with open_lesson(5, tmp_path) as lesson:
-        await lesson.says("ticker: 2 loaves so far")
-        await lesson.says("baker: loaf 3 is ready")
-        [stop] = lesson.commands
-        await lesson.type(stop)
+    async with open_lesson(4) as lesson:
+        await lesson.says("station: ready")
+        cellar, roof, _ = lesson.commands
+        assert "degrees" not in await lesson.type(cellar)
+        assert "the handler failed for 127.0.0.1:" in lesson.said
+        assert "KeyError: 'cellar'\n" in lesson.said
+        async with lesson.typing(roof) as printed:
+            await lesson.says("somebody asks for roof")
+            lesson.ctrl_c()
+        assert re.fullmatch(r"2\d\.\d degrees\n\(end of the stream\)\n", printed[0])
         assert await lesson.exit_code() == 0
-    before, after = lesson.said.split("baker: SIGTERM received: I finish this loaf\n")
-    assert "door: open\n" in before
-    assert after.startswith("door: closed\nbaker: loaf 4 is ready\nbakery stopped in ")
-    assert lesson.rows == {
-        "baker": "returned 4 loaves",
-        "open_door": "returned",
-        "count every 5 s": "returned",
-        "signals": "returned",
-    }
-    assert lesson.bars["open_door"][1] < lesson.bars["baker"][1]
+    assert " s: SIGINT received (exit code 0)\n" in lesson.said
+    [tcp] = [name for name in lesson.rows if name.startswith("tcp:")]
+    assert lesson.rows[tcp] == "returned 1 drained, 0 cut, 1 failed"
+    assert "measure: stopped" in lesson.said
 
 
 @scene()
-async def lesson_06_the_signal_stops_all(tmp_path: Path) -> None:
-    async with open_lesson(6, tmp_path) as lesson:
-        await lesson.says("shop: open")
-        buy, stop, _ = lesson.commands
-        assert await lesson.type(buy) == "That is 6 crowns.\n"
-        await lesson.type(stop)
-        assert await lesson.exit_code() == 0
-    assert lesson.said.splitlines() == [
-        "shop: open",
-        "shop: sold 2",
-        "signals: SIGTERM came",
-        "main: all have stopped; the first one's error is None",
-    ]
-
-
-@scene()
-async def lesson_06_a_failure_stops_all(tmp_path: Path) -> None:
-    async with open_lesson(6, tmp_path) as lesson:
-        await lesson.says("shop: open")
+async def lesson_04_an_actor_that_returns_stops_all(tmp_path: Path) -> None:
+    async with open_lesson(4) as lesson:
+        await lesson.says("station: ready")
         await lesson.type(lesson.commands[2])
+        assert await lesson.exit_code() == 0
+    assert "wait_for_quit: I return\n" in lesson.said
+    assert " s: 'wait_for_quit' returned (exit code 0)\n" in lesson.said
+    assert len(lesson.rows) == 5
+
+
+@scene()
+async def lesson_04_changed_an_actor_that_fails_stops_all_as_gently(tmp_path: Path) -> None:
+    async with open_lesson(changed(4, tmp_path)) as lesson:
+        await lesson.says("station: ready")
+        _, roof, leave = lesson.commands
+        async with lesson.typing(roof) as printed:
+            await lesson.says("somebody asks for roof")
+            await lesson.type(leave)
+        assert "degrees\n" in printed[0]
         assert await lesson.exit_code() == 1
-    assert "main: all have stopped; the first one's error is ExceptionGroup(" in lesson.said
-    assert "ValueError(" in lesson.said
+    assert "  outcome\n" not in lesson.said
+    tree = lesson.said.partition(TREE)[2]
+    assert tree.startswith("    GroupFailed: ")
+    assert "      OSError: I don't like to be asked that\n" in tree
+
+
+@scene("once", "twice", "changed")
+async def lesson_05_the_reading_is_finished_unless_somebody_cannot_wait(
+    tmp_path: Path, case: str
+) -> None:
+    async with open_lesson(changed(5, tmp_path) if case == "changed" else 5) as lesson:
+        await lesson.says("station: ready")
+        await lesson.says("thermometer: a reading begins")
+        lesson.ctrl_c()
+        await lesson.says("thermometer: SIGINT received: this is my last reading")
+        if case == "twice":
+            lesson.ctrl_c()
+        assert await lesson.exit_code() == (130 if case == "twice" else 0)
+    finished = "thermometer: a reading ends" in lesson.said
+    assert finished == (case == "once")
+    assert lesson.rows["thermometer"] == ("returned" if finished else "cut")
+    assert lesson.rows["show"] == "returned"
+    if finished:
+        assert lesson.bars["show"][1] < lesson.bars["thermometer"][1]
+        assert lesson.duration < 5
+    assert (0.9 < lesson.duration < 3) or case != "changed"
 
 
 @scene()
-async def lesson_07_the_order_is_answered_and_its_mail_sent(tmp_path: Path) -> None:
-    async with open_lesson(7, tmp_path) as lesson:
-        await lesson.says("shop: ready")
-        bug, in_one_line, _ = lesson.commands
-        assert await lesson.type(bug) == "500 Internal Server Error: the server failed\n"
-        assert "ValueError: this page has a bug\n" in lesson.said
-        order, stop = in_one_line.split(" & sleep 1; ")
-        answers = []
-
-        async def place_order() -> None:
-            answers.append(await lesson.type(order))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(place_order)
-            await lesson.says("shop: an order comes in")
-            await lesson.type(stop)
-        assert answers == ["Thank you.\n"]
+async def lesson_06_the_idle_client_ends_at_once_and_the_busy_one_has_its_answer(
+    tmp_path: Path,
+) -> None:
+    async with open_lesson(6) as lesson:
+        await lesson.says("station: ready")
+        idle, roof = lesson.commands
+        async with open_program(idle.split()) as silent, lesson.typing(roof) as printed:
+            await silent.line_with("(connected, and silent)")
+            await lesson.says("somebody asks for roof")
+            lesson.ctrl_c()
+            await silent.line_with("(end of the stream)")
+            assert printed == []
+            assert await silent.exit_code() == 0
+        assert re.fullmatch(r"2\d\.\d degrees\n\(end of the stream\)\n", printed[0])
         assert await lesson.exit_code() == 0
-    assert lesson.said.index("stopping: SIGTERM") < lesson.said.index("mails: the order is confirm")
-    [http] = [name for name in lesson.rows if name.startswith("http:")]
-    assert lesson.rows[http] == "returned 1 drained, 0 cut, 1 failed"
-    assert lesson.rows["mails"] == "returned 1 done"
-    assert lesson.bars["mails"][0] >= lesson.bars[http][1] - 1  # asked when that had stopped
+    [tcp] = [name for name in lesson.rows if name.startswith("tcp:")]
+    assert lesson.rows[tcp] == "returned 2 drained, 0 cut"
+    assert lesson.said.count("a reading begins") == lesson.said.count("a reading ends")
 
 
 @scene()
-async def lesson_07_a_second_signal_cuts_the_order(tmp_path: Path) -> None:
-    async with open_lesson(7, tmp_path) as lesson:
-        await lesson.says("shop: ready")
-        order, stop, again = re.split(r" & sleep 1; |; sleep 1; ", lesson.commands[2])
-        answers = []
-
-        async def place_order() -> None:
-            answers.append(await lesson.type(order))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(place_order)
-            await lesson.says("shop: an order comes in")
-            await lesson.type(stop)
-            await lesson.says("stopping: SIGTERM received")
-            await lesson.type(again)
-        assert answers == [""]
-        assert await lesson.exit_code() == 128 + signal.SIGTERM
-    assert "(exit code 143)" in lesson.said
-    assert "forced by a second signal, SIGTERM" in lesson.said
-    assert "confirmed" not in lesson.said
-    [http] = [name for name in lesson.rows if name.startswith("http:")]
-    assert lesson.rows[http] == "cut 0 drained, 1 cut"
+async def lesson_06_a_second_ctrl_c_cuts_the_answer(tmp_path: Path) -> None:
+    async with open_lesson(6) as lesson:
+        await lesson.says("station: ready")
+        _, roof = lesson.commands
+        async with lesson.typing(roof) as printed:
+            await lesson.says("somebody asks for roof")
+            lesson.ctrl_c()
+            await lesson.says("stopping: SIGINT received")
+            lesson.ctrl_c()
+        assert printed == ["(reset: something is missing)\n"]
+        assert await lesson.exit_code() == 130
 
 
 @scene()
-async def lesson_08_the_answer_comes_whole_and_then_the_close(tmp_path: Path) -> None:
-    async with open_lesson(8, tmp_path) as lesson:
-        await lesson.says("thinker: ready")
-        connect, stop = lesson.commands
-        client = await trio.lowlevel.open_process(
-            connect.split(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert client.stdin is not None
-        assert client.stdout is not None
-        await lesson.says("thinker: somebody is here")
-        await client.stdin.send_all(b"hello\n")
-        await lesson.says("thinker: let me think")
-        await lesson.type(stop)
-        printed = b"".join([chunk async for chunk in client.stdout]).decode()
-        await client.stdin.aclose()
-        await client.stdout.aclose()
-        assert await client.wait() == 0
+async def lesson_06_changed_the_reading_is_broken_off(tmp_path: Path) -> None:
+    async with open_lesson(changed(6, tmp_path)) as lesson:
+        await lesson.says("station: ready")
+        lesson.ctrl_c()
         assert await lesson.exit_code() == 0
-    answer = printed.index("< 'hello'? I think so.")
-    assert answer < printed.index("Connection closed: 1001 (going away)")
-    assert "thinker: the WebSocket is closed\n" in lesson.said
+    assert "a reading begins" in lesson.said
+    assert "a reading ends" not in lesson.said
+    assert lesson.rows["measure"] == "returned"
+
+
+@scene()
+async def lesson_07_a_datagram_is_noted_and_a_broken_one_stops_nobody(tmp_path: Path) -> None:
+    async with open_lesson(7) as lesson:
+        await lesson.says("station: ready")
+        good, bad, ask = lesson.commands
+        assert await lesson.type(good) == "noted\n"
+        async with lesson.typing(bad) as printed:
+            await lesson.says("ValueError: could not convert string to float")
+        assert printed == ["(no reply)\n"]
+        assert await lesson.type(ask) == "17.5 degrees\n(end of the stream)\n"
+        lesson.ctrl_c()
+        assert await lesson.exit_code() == 0
+    [udp] = [name for name in lesson.rows if name.startswith("udp:")]
+    assert lesson.rows[udp] == "returned 1 handled, 1 failed"
+
+
+@scene()
+async def lesson_07_changed_a_handler_is_waited_for(tmp_path: Path) -> None:
+    async with open_lesson(changed(7, tmp_path)) as lesson:
+        await lesson.says("station: ready")
+        async with lesson.typing(lesson.commands[0]) as printed:
+            await lesson.says("note: a datagram came")
+            lesson.ctrl_c()
+        assert printed == ["noted\n"]
+        assert await lesson.exit_code() == 0
+
+
+@scene("as it is", "changed")
+async def lesson_08_the_viewer_hears_of_the_stop_at_once(tmp_path: Path, case: str) -> None:
+    async with open_lesson(changed(8, tmp_path) if case == "changed" else 8) as lesson:
+        await lesson.says("station: ready")
+        [follow] = lesson.commands
+        async with open_program(follow.split()) as viewer:
+            await viewer.line_with("roof 2")
+            lesson.ctrl_c()
+            await viewer.exit_code()
+            heard = trio.current_time()
+        assert viewer.output.endswith("(closed: 1001 GOING_AWAY)\n")
+        assert await lesson.exit_code() == 0
+        assert (trio.current_time() - heard > 4) == (case == "changed")
     [websocket] = [name for name in lesson.rows if name.startswith("ws:")]
     assert lesson.rows[websocket] == "returned 1 drained, 0 cut"
 
 
-@scene()
-async def lesson_09_the_ledger_outlives_the_order_and_the_heart_the_ledger(
-    tmp_path: Path,
-) -> None:
-    async with open_lesson(9, tmp_path) as lesson:
-        await lesson.says("shop: ready")
-        [in_one_line] = lesson.commands
-        order, stop = in_one_line.split(" & sleep 1; ")
-        answers = []
-
-        async def place_order() -> None:
-            answers.append(await lesson.type(order))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(place_order)
-            await lesson.says("shop: an order comes in")
-            await lesson.type(stop)
-        assert answers == ["It is in the ledger.\n"]
+@scene("as it is", "changed")
+async def lesson_09_the_logbook_outlives_the_datagram(tmp_path: Path, case: str) -> None:
+    async with open_lesson(changed(9, tmp_path) if case == "changed" else 9) as lesson:
+        await lesson.says("station: ready")
+        await lesson.says("(1 in the logbook)")  # the thermometer rests now
+        async with lesson.typing(lesson.commands[0]) as printed:
+            await lesson.says("note: a datagram came")
+            lesson.ctrl_c()
         assert await lesson.exit_code() == 0
-    told = [
-        "ledger: opening",
-        "shop: open, since the ledger is ready",
-        "shop: an order comes in",
-        "shop: stopping: SIGTERM received",
-        "ledger: the last order is in, so I close",
-        "heart: beating; in the ledger: 1",
-        "ledger: closed, with ['bread']",
-    ]
-    places = [lesson.said.index(line) for line in told]
-    assert places == sorted(places)
-    assert lesson.rows["orders"] == "returned 1 drained, 0 cut"
     bars = lesson.bars
-    assert bars["orders"][1] - 1 <= bars["ledger"][0] < bars["ledger"][1] - 1 <= bars["heart"][0]
+    [udp] = [name for name in lesson.rows if name.startswith("udp:")]
+    if case == "changed":
+        assert printed == ["(no reply)\n"]
+        assert "AssertionError: the logbook is closed" in lesson.said
+        assert bars["logbook"][0] < bars[udp][1]
+    else:
+        assert printed == ["noted\n"]
+        assert bars[udp][1] - 1 <= bars["logbook"][0]
+        lesson.said_in_this_order(
+            "stopping: SIGINT received",
+            "logbook: whoever needs me has stopped, so I close",
+            "logbook: closed, with ",
+            "station stopped in ",
+        )
+    assert bars["show"][0] >= max(bars[udp][1], bars["logbook"][1]) - 1  # a daemon
 
 
 @scene()
 async def lesson_10_the_log_names_who_hangs_and_where(tmp_path: Path) -> None:
-    async with open_lesson(10, tmp_path) as lesson:
-        await lesson.says("shop: ready")
-        [stop] = lesson.commands
-        await lesson.type(stop)
+    async with open_lesson(10) as lesson:
+        await lesson.says("station: ready")
+        lesson.ctrl_c()
         assert await lesson.exit_code() == 0
-    told = [
-        "shop: stopping: SIGTERM received",
-        "shop: the grace of 2 s is over: cut till (printing the last receipt)",
-        "waiting for till (printing the last receipt)",
-        "shop: 'till' has not returned 5 s after a hard cancel. It is here:\n",
-        f'File "{FILES[9]}", line ',
-        ", in print_receipt\n",
-        ", in ask_printer\n",
-        "shop stopped in ",
-    ]
-    places = [lesson.said.index(line) for line in told]
-    assert places == sorted(places)
+    lesson.said_in_this_order(
+        "station: stopping: SIGINT received",
+        "station: the grace of 2 s is over: cut logbook (sending the day's report)",
+        "station: 5 s into the stop, waiting for logbook (sending the day's report)",
+        "station: 'logbook' has not returned 5 s after a hard cancel. It is here:\n",
+        f'File "{COURSE[10].file}", line ',
+        ", in send_by_radio\n",
+        "station stopped in ",
+    )
     assert lesson.duration >= 9
-    assert lesson.rows["till"] == "cut closed"
+    assert lesson.rows["logbook"] == "returned sent"  # no cancel has ever reached it
+    stamps = re.findall(r"^(\d\d):(\d\d):(\d\d) station: ", lesson.said, re.MULTILINE)
+    seconds = [int(hour) * 3600 + int(minute) * 60 + int(second) for hour, minute, second in stamps]
+    stop, cut, waiting, stacks = seconds[-4:]
+    assert [round((at - stop) % 86400) for at in (cut, waiting, stacks)] == pytest.approx(
+        [2, 5, 7], abs=1
+    )
+
+
+@scene()
+async def lesson_10_changed_a_shield_with_a_limit_lets_it_stop(tmp_path: Path) -> None:
+    async with open_lesson(changed(10, tmp_path)) as lesson:
+        await lesson.says("station: ready")
+        lesson.ctrl_c()
+        assert await lesson.exit_code() == 0
+    assert 1 <= lesson.duration < 5
+    assert lesson.rows["logbook"] == "returned sent"
 
 
 @scene("wait", "again")
 async def lesson_11_the_lame_duck_serves_and_says_that_it_is_not_ready(
     tmp_path: Path, case: str
 ) -> None:
-    async with open_lesson(11, tmp_path) as lesson:
-        await lesson.says("shop: ready")
-        ready, stop, not_ready, hello, again = lesson.commands
-        answer = await lesson.type(ready)
-        assert answer.startswith("HTTP/1.1 200 ")
-        assert answer.endswith(("\n\nready\n", "\r\n\r\nready\n"))
-        assert "connection: close" not in answer.lower()
-        await lesson.type(stop)
-        await lesson.says("stopping: SIGTERM received")
-        answer = await lesson.type(not_ready)
-        assert answer.startswith("HTTP/1.1 503 ")
-        assert "connection: close" in answer.lower()
-        assert answer.endswith("not ready: send your clients elsewhere\n")
-        assert (await lesson.type(hello)).startswith("HTTP/1.1 200 ")
+    async with open_lesson(11) as lesson:
+        await lesson.says("station: ready")
+        page, readyz = lesson.commands
+        assert (await lesson.type(page)).startswith("200 OK\nroof 20.")
+        assert await lesson.type(readyz) == "200 OK\nready\n"
+        lesson.ctrl_c()
+        await lesson.says("stopping: SIGINT received")
+        assert await lesson.type(readyz) == "503 Service Unavailable\nnot ready\n"
+        assert (await lesson.type(page)).startswith("200 OK\nroof 20.")
         if case == "again":
-            await lesson.type(again)
+            lesson.ctrl_c()
         assert await lesson.exit_code() == 0
-    assert ("shop: the lame duck ends early: SIGTERM" in lesson.said) == (case == "again")
+    assert ("station: the lame duck ends early: SIGINT" in lesson.said) == (case == "again")
     assert (lesson.duration >= 10) == (case == "wait")
-    [http] = [name for name in lesson.rows if name.startswith("http:")]
-    assert lesson.rows[http] == "returned 0 drained, 0 cut"
+
+
+@scene()
+async def lesson_11_changed_it_does_not_start(tmp_path: Path) -> None:
+    async with open_lesson(changed(11, tmp_path)) as lesson:
+        assert await lesson.exit_code() == 1
+    assert re.search(r"    ValueError: .*lame_duck.*grace", lesson.said)
 
 
 @scene()
 async def lesson_12_its_tests_pass_without_waiting(tmp_path: Path) -> None:
-    async with open_lesson(12, tmp_path) as lesson:
+    async with open_lesson(12) as lesson:
         assert lesson.commands == []
         assert await lesson.exit_code() == 0
     passed = re.findall(r"passed: (\w+)\n +([\d,]+) s for Trio, ([\d.]+) ms for us", lesson.said)
-    names = re.findall(r"^async def (test_\w+)", FILES[11].read_text(), re.MULTILINE)
+    names = re.findall(r"^async def (test_\w+)", COURSE[12].file.read_text(), re.MULTILINE)
     assert [name for name, _, _ in passed] == names
-    assert [seconds for _, seconds, _ in passed] == ["9,000", "610"]
+    assert [seconds for _, seconds, _ in passed] == ["3", "3,602", "86,402"]
     why = "the block around it has ended"
-    assert f"post office stopped in 10.00 s: {why} (exit code 0)\n" in lesson.said
-
-
-@scene("stop", "too much")
-async def lesson_13_the_prices_come_back_and_the_third_failure_is_too_much(
-    tmp_path: Path, case: str
-) -> None:
-    async with open_lesson(13, tmp_path) as lesson:
-        await lesson.says("shop: ready")
-        break_it, ask, ask_again, stop = lesson.commands
-        assert await lesson.type(break_it) == "It is broken.\n"
-        assert await lesson.type(ask) == "Not ready: the prices are old.\n"
-        await lesson.says("shop: ready again")
-        assert await lesson.type(ask_again) == "Ready.\n"
-        await lesson.type(stop if case == "stop" else break_it)
-        assert await lesson.exit_code() == (0 if case == "stop" else 1)
-    told = [
-        "prices: connection 1",
-        "life 1 of 'prices' failed: OSError: the exchange has hung up",
-        "prices: connection 2",
-        "life 2 of 'prices' failed: OSError: no route to the exchange",
-        "prices: connection 3",
-    ]
-    places = [lesson.said.index(line) for line in told]
-    assert places == sorted(places)
-    assert "prices: connection 4" not in lesson.said
-    assert ("'prices' failed 3 times in 60 s" in lesson.said) == (case == "too much")
+    assert f"group stopped in 1.00 s: {why} (exit code 0)\n" in lesson.said
 
 
 @scene()
-async def lesson_14_it_says_how_it_is_to_the_end(tmp_path: Path) -> None:
-    async with open_lesson(14, tmp_path) as lesson:
-        await lesson.says("bakery: ready")
-        ready, status, stop, again = lesson.commands
-        answer = await lesson.type(ready)
-        assert answer.startswith("HTTP/1.1 200 ")
-        assert answer.endswith("ready\n")
-        shown = json.loads(await lesson.type(status))
-        assert (shown["name"], shown["state"]) == ("bakery", "running")
-        await lesson.type(stop)
-        shown = json.loads(await lesson.type(again))
-        assert shown["state"] == "stopping"
-        oven = next(actor for actor in shown["actors"] if actor["name"] == "oven")
-        assert oven["state"] == "stopping"
-        assert oven["detail"].startswith("cooling down: ")
+async def lesson_12_changed_a_test_finds_it(tmp_path: Path) -> None:
+    async with open_lesson(changed(12, tmp_path)) as lesson:
+        assert await lesson.exit_code() == 1
+    assert lesson.said.count("passed: ") == 1
+    assert "    AssertionError" in lesson.said
+
+
+@scene("stop", "too often")
+async def lesson_13_the_neighbour_comes_back_and_the_third_failure_is_too_much(
+    tmp_path: Path, case: str
+) -> None:
+    async with open_lesson(13) as lesson:
+        await lesson.says("station: ready")
+        cut, readyz = lesson.commands
+        await lesson.type(cut)
+        await lesson.says("life 1 of 'neighbour' failed")
+        assert await lesson.type(readyz) == "503 Service Unavailable\nnot ready\n"
+        await lesson.says("station: ready again")
+        assert await lesson.type(readyz) == "200 OK\nready\n"
+        if case == "stop":
+            lesson.ctrl_c()
+        else:
+            await lesson.type(cut)
+        assert await lesson.exit_code() == (0 if case == "stop" else 1)
+    lesson.said_in_this_order(
+        "neighbour: call 1",
+        "life 1 of 'neighbour' failed: OSError: the cable is cut",
+        "neighbour: call 2",
+        "life 2 of 'neighbour' failed: OSError: no dial tone",
+        "neighbour: call 3",
+    )
+    assert "neighbour: call 4" not in lesson.said
+    assert ("'neighbour' failed 3 times in 60 s" in lesson.said) == (case != "stop")
+
+
+@scene()
+async def lesson_13_changed_the_start_waits_for_the_second_life(tmp_path: Path) -> None:
+    async with open_lesson(changed(13, tmp_path)) as lesson:
+        await lesson.says("station: ready")
+        lesson.ctrl_c()
         assert await lesson.exit_code() == 0
-    assert lesson.rows["oven"] == "returned cold"
+    lesson.said_in_this_order("neighbour: call 1", "no dial tone", "neighbour: call 2", ": ready")
+
+
+@scene("as it is", "changed")
+async def lesson_14_it_says_how_it_is_to_the_end(tmp_path: Path, case: str) -> None:
+    async with open_lesson(changed(14, tmp_path) if case == "changed" else 14) as lesson:
+        await lesson.says("station: ready")
+        cut, readyz, status = lesson.commands
+        assert await lesson.type(readyz) == "200 OK\nready\n"
+        await lesson.type(cut)
+        await lesson.says("life 1 of 'neighbour' failed")
+        assert (await lesson.type(readyz)).startswith("503 ")
+        shown = json.loads((await lesson.type(status)).partition("\n")[2])
+        assert (shown["name"], shown["state"]) == ("station", "running")
+        page = await lesson.type(status.removesuffix("status"))
+        assert ('name="stop-token" content=""' not in page) == (case == "changed")
+        lesson.ctrl_c()
+        await lesson.says("stopping: SIGINT")
+        shown = json.loads((await lesson.type(status)).partition("\n")[2])
+        assert shown["state"] == "lame duck"
+        lesson.ctrl_c()
+        assert await lesson.exit_code() == 0
+
+
+@scene(*(number for number in COURSE if number > 4 and number != 12))
+async def lesson_by_lesson_what_has_grown_before_goes_on(tmp_path: Path, case: int) -> None:
+    program = COURSE[case].program()
+    async with open_lesson(case) as lesson:
+        await lesson.says("station: ready")
+        asking = f"{sys.executable} -W error -m trio_run.lessons.ask"
+        tcp = f"{asking} tcp://127.0.0.1:{lesson.port}"
+        assert "degrees\n" in await lesson.type(f"{tcp} roof")
+        if "UDPListener" in program:
+            udp = f"{asking} udp://127.0.0.1:{lesson.port}"
+            assert await lesson.type(f"{udp} garden 17.5") == "noted\n"
+            assert "17.5 degrees\n" in await lesson.type(f"{tcp} garden")
+        if "WebSocketListener" in program:
+            url = f"ws://127.0.0.1:{lesson.port + 1}"
+            async with open_program(python("-m", "trio_run.lessons.ask", url)) as viewer:
+                await viewer.line_with("garden 17.5")
+        if "HTTPListener" in program:
+            page = await lesson.type(f"{asking} http://127.0.0.1:{lesson.port + 2}/")
+            assert "garden 17.5\n" in page
+        if "quitting" in program:
+            await lesson.type(f"{tcp} quit")
+        else:
+            lesson.ctrl_c()
+        if "lame_duck" in program:
+            await lesson.says("stopping: SIGINT received")
+            lesson.ctrl_c()
+        assert await lesson.exit_code() == 0
+    assert "Traceback" not in lesson.said
 
 
 @pytest.mark.parametrize("name", SCENES)

@@ -1,25 +1,24 @@
 """The tutorial: a page for each lesson, written from its file when the guide is built.
 
-A lesson is a docstring (its title and its text), ``TRY`` (what to type), and a program.
+What a lesson is made of is decided in trio_run/lessons/course.py.
 """
 
-import ast
 import re
 import textwrap
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from trio_run import lessons
-from trio_run.lessons.__main__ import FIRST_PORT
+from trio_run.lessons.course import Lesson, course
 
 
 def write_pages(app: Sphinx) -> None:
     folder = Path(app.srcdir, "tutorial")
+    lessons = course()
     written = set()
-    for number, file in enumerate(sorted(Path(lessons.__file__).parent.glob("lesson_*.py")), 1):
-        page = folder / f"{file.stem}.rst"
-        text = page_of(number, file.read_text(encoding="utf-8"))
+    for lesson in lessons.values():
+        page = folder / f"{lesson.file.stem}.rst"
+        text = page_of(lesson, lessons.get(lesson.before))
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
         written.add(page)
@@ -27,43 +26,45 @@ def write_pages(app: Sphinx) -> None:
         stale.unlink()
 
 
-def page_of(number: int, source: str) -> str:
-    docstring, typed, program = parts(source)
-    title, _, text = docstring.partition("\n")
-    heading = f"{number}. {_plain(title)}"
+def page_of(lesson: Lesson, before: Lesson | None) -> str:
+    heading = f"{lesson.number}. {_plain(lesson.title)}"
+    install = f"pip install 'trio-run[{','.join(lesson.needs)}]'\n" if lesson.needs else ""
+    command = f"{install}python -m trio_run.lessons {lesson.number}\n"
+    program = lesson.program()
+    options = ""
+    if before is not None and (lines := _new_lines(program, before.program())):
+        options = f"   :emphasize-lines: {','.join(map(str, lines))}\n"
     return "\n\n".join(
         [
             f"{heading}\n{'=' * len(heading)}",
-            _plain(text.strip()),
-            f".. code-block:: sh\n\n   python -m trio_run.lessons {number}",
-            _to_type(typed.format(port=FIRST_PORT + number - 1, pid="PID", python="python")),
+            _prose(lesson.text),
+            f".. code-block:: sh\n\n{textwrap.indent(command, '   ')}",
+            _prose(lesson.what_to_try(lesson.port, "PID", "python"), "sh"),
             "The program\n-----------",
-            f".. code-block:: python\n\n{textwrap.indent(program, '   ')}",
+            f"What is new since lesson {before.number} is marked." if before else "",
+            f".. code-block:: python\n{options}\n{textwrap.indent(program, '   ')}",
+            "A line to change\n----------------",
+            _prose(lesson.change, "python"),
+            "Elsewhere\n---------",
+            _prose(lesson.elsewhere),
         ]
     )
 
 
-def parts(source: str) -> tuple[str, str, str]:
-    """The docstring, what TRY says, and the lines of the program without the two."""
-    tree = ast.parse(source)
-    docstring = ast.get_docstring(tree) or ""
-    lines = source.splitlines()
-    typed = ""
-    for node in reversed(tree.body):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TRY":
-            typed = ast.literal_eval(node.value)
-            del lines[node.lineno - 1 : node.end_lineno]
-    del lines[: tree.body[0].end_lineno]
-    program = "\n".join(line for line in lines if line != "from __future__ import annotations")
-    return docstring, typed, re.sub(r"\n{4,}", "\n\n\n", program).strip("\n") + "\n"
+def _new_lines(program: str, before: str) -> list[int]:
+    """The numbers of the lines that were not there before."""
+    known = set(before.splitlines())
+    lines = enumerate(program.splitlines(), 1)
+    return [number for number, line in lines if line and line not in known]
 
 
-def _to_type(text: str) -> str:
-    """What is indented is typed in a shell."""
+def _prose(text: str, language: str = "text") -> str:
+    """What is indented is code."""
     blocks = []
     for block in re.split(r"\n\n(?=\S)|(?<=\S)\n\n(?=    )", text):
         if block.startswith("    "):
-            blocks.append(".. code-block:: sh\n\n" + textwrap.indent(textwrap.dedent(block), "   "))
+            code = textwrap.indent(textwrap.dedent(block), "   ")
+            blocks.append(f".. code-block:: {language}\n\n{code}")
         else:
             blocks.append(_plain(block))
     return "\n\n".join(blocks)

@@ -1,6 +1,4 @@
-"""A course in fourteen short programs: how a Trio program runs many things, and how it stops.
+"""A course: one small service that grows from lesson to lesson, and stops as it should.
 
-``python -m trio_run.lessons`` lists them, ``python -m trio_run.lessons 1`` runs the first. Each is
-one file and one idea: a text that says what Go programs do at this point, and what structured
-concurrency changes; what to type while it runs; and the program.
+``python -m trio_run.lessons`` lists the lessons, ``python -m trio_run.lessons 1`` runs the first.
 """

@@ -1,76 +1,76 @@
-"""Two tasks that know nothing of each other
+"""Two tasks in a nursery
 
-This program does two things at once: it greets whoever connects, and it ticks.
-Each is a task: an async function that runs beside others, and lets them have
-their turn wherever it says await.
+A weather station does two things at once: it measures, and it shows what it
+has measured. Each is a task: an async function that runs beside others. It
+gives them their turn wherever it says `await`, and nowhere else.
 
-In Go each would be a goroutine, and main would wait for both with a
-sync.WaitGroup: Add(2) before they start, Done() at the end of each, Wait() in
-main. Nobody checks that the numbers fit. And a WaitGroup only counts: when one
-goroutine gives up, the other goes on alone, and main goes on waiting. When one
-panics, the process ends on the spot: what the others had deferred is not run.
+Tasks run in a nursery. The block of the nursery ends when all its tasks have
+ended, and never before. When one fails, the nursery cancels the others, waits
+until they have cleaned up, and then raises the error, where the block ends. No
+task is left behind, and no error is lost.
 
-In Trio a task runs in a nursery. The block of the nursery ends when all its
-tasks have ended, and never before: there is nothing to count. If one fails,
-the nursery cancels the others, waits until they have cleaned up, and raises
-the error where the block ends. No task is left behind, and no error is lost.
+More than one task may fail. So what a nursery raises is a group of errors, an
+ExceptionGroup, even if there is only one in it. `except* OSError:` catches what
+is an OSError in a group. (Ctrl-C raises KeyboardInterrupt, which is no
+Exception: with that in it, the group is called BaseExceptionGroup.)
 """
 
 from __future__ import annotations
 
 import trio
 
+NEEDS = ()
 TRY = """\
-In another terminal, be a visitor:
+Only watch. After five seconds the battery of the thermometer is empty: see who
+stops, and what comes out of the program. Then run it again, and press Ctrl-C."""
 
-    echo Ada | nc 127.0.0.1 {port}
-
-Then be one whose name the greeter is not prepared for:
-
-    echo Zoë | nc 127.0.0.1 {port}
-
-The greeter fails, the clock stops too, and the error comes out. Start the
-lesson again, and press Ctrl-C here: that is an error like any other,
-KeyboardInterrupt."""
+readings = {"roof": 20.0}  # degrees, by the name of the sensor
 
 
-async def clock() -> None:
-    tick = 0
+async def measure() -> None:
+    """The thermometer: a reading each second, as long as its battery lasts."""
+    try:
+        for _ in range(5):
+            await trio.sleep(1)
+            readings["roof"] += 0.1
+        raise OSError("the battery is empty")
+    finally:
+        print("measure: stopped")
+
+
+async def show() -> None:
+    """The display."""
     try:
         while True:
-            tick += 1
-            print("clock: tick", tick)
-            await trio.sleep(2)
+            print("show:", ", ".join(f"{name} {value:.1f}" for name, value in readings.items()))
+            await trio.sleep(1.5)
     finally:  # whatever ends this task, this is run
-        print("clock: stopped")
+        print("show: stopped")
 
 
-async def greet(stream: trio.SocketStream) -> None:
-    """One visitor; each has a task of its own, in a nursery that serve_listeners opens."""
-    data = await stream.receive_some()
-    name = data.decode("ascii").strip()  # the bug: there are other letters
-    print("greeter: here is", name)
-    await stream.send_all(f"Hello, {name}!\n".encode())
-
-
-async def greeter(port: int) -> None:
-    try:
-        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
-        print("greeter: listening")
-        await trio.serve_listeners(greet, listeners)
-    finally:
-        print("greeter: stopped")
-
-
-async def both(port: int) -> None:
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(clock)
-            nursery.start_soon(greeter, port)
-            # Here the block waits. Neither task has a line about the other.
-    finally:
-        print("main: both have stopped")
+async def station(_port: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(measure)
+        nursery.start_soon(show)
+        # Here the block waits. Neither task has a line about the other.
 
 
 def main(port: int) -> None:
-    trio.run(both, port)
+    trio.run(station, port)
+
+
+CHANGE = """\
+In show(), change
+
+    await trio.sleep(1.5)
+
+into
+
+    await trio.sleep(200)
+
+When the battery is empty, how long does the program go on?"""
+
+ELSEWHERE = """\
+In Go each task is a goroutine, and main waits for both with a sync.WaitGroup.
+A WaitGroup only counts: when one goroutine gives up, the other goes on alone,
+and main goes on waiting."""

@@ -1,72 +1,117 @@
-"""One exits, all exit: a web server and a signal
+"""One exits, all exit: a group
 
-A program has an HTTP server, a task that waits for a signal, and one that
-waits until somebody asks for /quit. Whichever ends first, all should end.
+The last change: there are many ways. A client that sends bytes that are no
+text is one (UnicodeDecodeError), one that hangs up before its answer another
+(BrokenResourceError). Not every error can be foreseen, so a server has to live
+with them.
 
-In Go this is an errgroup. Its context is cancelled when the first function
-returns an error: so the one that waits for the signal returns an error, even
-though all is well. And a server knows nothing of that context: one more
-goroutine waits for it to end, and calls Shutdown.
+A Group runs actors: async functions, and objects with an async execute(). The
+first one to exit stops all, whether it has failed or returned. And a group
+does not cancel at once. It interrupts first, which is to ask: an actor that
+knows what to do then ends in its own way. A function that knows of nothing is
+cancelled, as before.
 
-In Trio a nursery does this for errors. The Group of trio_run does it for every
-exit, and it interrupts before it cancels. What it runs are called actors:
-async functions, and objects with an async execute(). Those that come with
-trio_run know what to do when they are interrupted: the listener stops
-listening, and finishes the requests that it has. When all have stopped, run()
-returns a report. It says why the group stopped, how long that took, and for
-each actor when it was ready, when it was interrupted, and what became of it.
+TCPListener knows. It stops listening, lets each client have its answer, and
+returns. And when a handler fails, it logs that, with the client's address,
+closes that one connection, and goes on. SignalReceiver is the task that waits
+for signals.
+
+In the end run() returns a report: why the group stopped, and for each actor
+when it was ready, when it stopped (a bar), and what became of it.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import trio
 
-from trio_run import Group, HTTPListener, SignalReceiver
+from trio_run import Group, SignalReceiver, TCPListener
 
+NEEDS = ()
 TRY = """\
-In another terminal, ask it for something, then stop it:
+In another terminal, ask for a sensor that is not there, then for the roof, and
+press Ctrl-C here before the answer comes:
 
-    curl http://127.0.0.1:{port}/
-    kill -TERM {pid}
+    {python} -m trio_run.lessons.ask tcp://127.0.0.1:{port} cellar
+    {python} -m trio_run.lessons.ask tcp://127.0.0.1:{port} roof
 
-Start the lesson again, and stop it the other way:
+Run the lesson again, and stop it from there: an actor returns.
 
-    curl http://127.0.0.1:{port}/quit"""
+    {python} -m trio_run.lessons.ask tcp://127.0.0.1:{port} quit"""
 
-somebody_asked = trio.Event()
-
-
-async def app(scope: dict[str, Any], _receive: Any, send: Any) -> None:
-    """A web application by hand (ASGI is the protocol). Starlette or FastAPI make one too."""
-    if scope["type"] != "http":
-        return  # it is called for the server's start and stop too, and does not care
-    if scope["path"] == "/quit":
-        somebody_asked.set()
-        body = b"Good bye!\n"
-    else:
-        body = b"Hello!\n"
-    await send({"type": "http.response.start", "status": 200})
-    await send({"type": "http.response.body", "body": body})
+readings = {"roof": 20.0}  # degrees, by the name of the sensor
+quitting = trio.Event()
 
 
-async def quitter() -> None:
-    await somebody_asked.wait()
-    print("quitter: somebody asked for /quit, so I return")
+async def measure() -> None:
+    """The thermometer: a reading each second."""
+    try:
+        while True:
+            await trio.sleep(1)
+            readings["roof"] += 0.1
+    finally:
+        print("measure: stopped")
 
 
-async def serve(port: int) -> int:
-    group = Group(name="program", grace=10)
-    group.add(SignalReceiver())  # SIGINT, which is Ctrl-C, and SIGTERM
-    group.add(HTTPListener(app, port, host="127.0.0.1"))
-    group.add(quitter)
+async def show() -> None:
+    """The display."""
+    try:
+        while True:
+            print("show:", ", ".join(f"{name} {value:.1f}" for name, value in readings.items()))
+            await trio.sleep(1.5)
+    finally:  # whatever ends this task, this is run
+        print("show: stopped")
+
+
+async def answer(stream: trio.abc.Stream) -> None:
+    """One client. Each line is a name (and comes in one piece, as we make it easy here)."""
+    async for line in stream:
+        name = line.decode().strip()
+        print("answer: somebody asks for", name)
+        if name == "quit":
+            quitting.set()
+            break
+        await trio.sleep(3)  # the sensor takes a fresh look
+        await stream.send_all(f"{readings[name]:.1f} degrees\n".encode())
+
+
+async def wait_for_quit() -> None:
+    await quitting.wait()
+    print("wait_for_quit: I return")
+
+
+async def station(port: int) -> int:
+    group = Group(name="station", grace=10)
+    group.add(SignalReceiver())  # SIGINT and SIGTERM
+    group.add(measure)
+    group.add(show)
+    group.add(TCPListener(answer, port, host="127.0.0.1"))
+    group.add(wait_for_quit)
     report = await group.run()
     print(report)
     return report.exit_code
 
 
 def main(port: int) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # trio_run says what happens
-    return trio.run(serve, port)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%X")
+    return trio.run(station, port)
+
+
+CHANGE = """\
+In wait_for_quit(), change
+
+    print("wait_for_quit: I return")
+
+into
+
+    raise OSError("I don't like to be asked that")
+
+Ask for the roof in one terminal and for quit in another. Does the first client
+get its answer? And what is there instead of a report?"""
+
+ELSEWHERE = """\
+In Go this is an errgroup, or oklog/run, from which the group has its idea. An
+errgroup stops all only for an error: so what waits for the signal returns one,
+even though all is well. And net/http knows nothing of it: one more goroutine
+waits for the errgroup's context, and calls Shutdown."""

@@ -1,78 +1,110 @@
-"""Execute and interrupt: a baker, a door and a ticker
+"""Execute and interrupt: an actor with a say in how it stops
 
-Some work should not be cancelled wherever it is: a loaf that is in the oven is
-finished. So a stop interrupts first, and an interrupt is a request.
+The last change: the first client still gets its answer. The others stop in the
+same way, whatever the cause is. But run() raises what has failed, as a
+GroupFailed, and the exit code is 1. (It has the report as its `.report`.)
 
-In Go this is oklog/run. An actor is a pair of functions: execute, which does
-the work, and interrupt, which makes execute return. Run() starts every execute
-in a goroutine, and waits until the first returns. Then it calls the
-interrupts, one after the other, and waits until all executes have returned,
-however long that takes. If one interrupt hangs, the actors after it are never
-interrupted.
+Now the thermometer is driven by a motor: a reading takes four seconds, and
+should not be broken off halfway. So it becomes an object with two halves.
+execute() does the work. interrupt() is called once, when the group stops, and
+makes execute() return soon. Meanwhile all others are interrupted too: nobody
+waits for anybody.
 
-Here the pair is the same. The interrupts are called all at once, each exactly
-once, and may be async: a slow one holds up nobody else. An actor that has no
-interrupt is cancelled; but what it does inside busy() finishes first, and
-every() does that for you. And the grace bounds all of it: when it is over,
-what still runs is cancelled, busy or not.
+A task that ignores the request would hold up the stop for ever. So there is a
+grace, 10 seconds here: what has not returned by then is cancelled. The report
+calls it cut.
+
+Two helpers save some lines. every() is an actor that calls a function again and
+again. run() is the group for a whole process: it adds the SignalReceiver, logs
+the report, and returns the exit code.
 """
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
-from trio_run import Cause, Group, every, run
+from trio_run import Cause, Group, TCPListener, every, run
 
+NEEDS = ()
 TRY = """\
-Let it bake for a while. Then, in another terminal:
+Press Ctrl-C in the midst of a reading. See in the report that the thermometer
+takes its time, and nobody else does. Run it again, and press Ctrl-C twice: the
+second one is for those who can't wait. What is the exit code now? (That is
+`echo $?`, right after.)"""
 
-    kill -TERM {pid}
+readings = {"roof": 20.0}  # degrees, by the name of the sensor
+quitting = trio.Event()
 
-See in the report how the baker took its time, and the others did not."""
 
-
-class Baker:
-    """An actor that is an object: it has execute, interrupt, and a status for the report."""
-
-    name = "baker"
+class Thermometer:
+    name = "thermometer"
 
     def __init__(self) -> None:
-        self.loaves = 0
         self.closing = False
 
     async def execute(self) -> None:
         while not self.closing:
-            await trio.sleep(2)  # a loaf is in the oven
-            self.loaves += 1
-            print(f"baker: loaf {self.loaves} is ready")
+            print("thermometer: a reading begins")
+            await trio.sleep(4)
+            readings["roof"] += 0.1
+            print("thermometer: a reading ends")
 
     def interrupt(self, cause: Cause) -> None:
-        print(f"baker: {cause}: I finish this loaf")
+        print(f"thermometer: {cause}: this is my last reading")
         self.closing = True
 
-    @property
-    def status(self) -> str:
-        return f"{self.loaves} loaves"
+
+def show() -> None:
+    """The display."""
+    print("show:", ", ".join(f"{name} {value:.1f}" for name, value in readings.items()))
 
 
-def main(_port: int) -> int:
-    group = Group(name="bakery", grace=10)
-    baker = Baker()
-    group.add(baker)
+async def answer(stream: trio.abc.Stream) -> None:
+    """One client. Each line is a name (and comes in one piece, as we make it easy here)."""
+    async for line in stream:
+        name = line.decode().strip()
+        print("answer: somebody asks for", name)
+        if name == "quit":
+            quitting.set()
+            break
+        await trio.sleep(3)  # the sensor takes a fresh look
+        await stream.send_all(f"{readings[name]:.1f} degrees\n".encode())
 
-    # An actor that is a pair of functions, as oklog/run has it.
-    closed = trio.Event()
 
-    async def open_door() -> None:
-        print("door: open")
-        await closed.wait()
-        print("door: closed")
+async def wait_for_quit() -> None:
+    await quitting.wait()
+    print("wait_for_quit: I return")
 
-    group.add(open_door, lambda _cause: closed.set())
 
-    # An actor without an interrupt: a ticker.
-    def count() -> None:
-        print("ticker:", baker.status, "so far")
+def station(port: int) -> Group:
+    group = Group(name="station", grace=10)
+    group.add(Thermometer())
+    group.add(every(2, show), name="show")
+    group.add(TCPListener(answer, port, host="127.0.0.1"))
+    group.add(wait_for_quit)
+    return group
 
-    group.add(every(5, count))
-    return run(group)  # adds a SignalReceiver, and shows the log and the report
+
+def main(port: int) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%X")
+    return run(station(port))
+
+
+CHANGE = """\
+In station(), change
+
+    group = Group(name="station", grace=10)
+
+into
+
+    group = Group(name="station", grace=1)
+
+Press Ctrl-C when a reading has just begun. What does the report say of the
+thermometer? And is that a failure, so what is the exit code?"""
+
+ELSEWHERE = """\
+In Go this is oklog/run: an actor is a pair of functions, execute and interrupt.
+There the interrupts are called one after the other, so one that hangs keeps all
+after it from being interrupted, and nothing bounds the wait."""

@@ -1,17 +1,16 @@
-"""Testing all this without waiting
+"""Testing: an hour in a millisecond
 
-A post box is emptied every hour, and once more at the stop. If the postman
-does not come back then, he is waited for until the grace is over. Who tests
-that?
+The last change: it does not even start. A lame duck that is not shorter than
+the grace would leave no time to stop: that is a ValueError, and its text says
+so. What can't be right is said before anything runs.
 
-In Go, tests used to sleep a little and hope, or the code was handed a clock.
-By now there is testing/synctest: in its bubble, time moves on when every
-goroutine is blocked, and then at once.
+This lesson tests the station of the last one. How do you test that a reading
+which has begun is in the logbook, or that a radio which never answers is given
+up? Nobody wants to wait for it.
 
-In Trio you run the test on another clock. When all tasks sleep, MockClock with
-autojump_threshold=0 jumps to the moment when the first wakes up. All times in
-trio_run are Trio's. So an hour takes a millisecond, a grace that runs out too,
-and each time it goes exactly the same way.
+In Trio a test runs on another clock. When all tasks sleep, MockClock jumps to
+the moment when the first wakes up. All times in trio_run are Trio's. So an hour
+takes a millisecond, and every run is the same.
 
 trio_run.testing has what such a test needs besides: running() runs a group in
 the background while a block runs, and stops it at the end of the block.
@@ -23,65 +22,57 @@ pytest-trio is the same clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
-from trio_run import Cause
+from trio_run import Group, busy
+from trio_run.lessons.lesson_11_readiness import Logbook, answer
 from trio_run.testing import running
 
+NEEDS = ()
+BEFORE = 0
 TRY = """\
-Nothing is to be typed this time: these are the tests of the post box."""
+There is nothing to type: these are tests."""
 
 
-class PostBox:
-    name = "post box"
-
-    def __init__(self, deliver: Callable[[list[str]], Awaitable[None]]) -> None:
-        self.letters: list[str] = []
-        self.deliver = deliver
-        self.closing = trio.Event()
-
-    async def execute(self) -> None:
-        while not self.closing.is_set():
-            with trio.move_on_after(3600):
-                await self.closing.wait()
-            letters, self.letters = self.letters, []
-            await self.deliver(letters)
-
-    def interrupt(self, _cause: Cause) -> None:
-        self.closing.set()
+async def test_a_client_gets_its_answer() -> None:
+    """A handler needs no group: there busy() does nothing."""
+    client, server = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, server)
+        await client.send_all(b"roof\n")
+        assert await client.receive_some() == b"20.0 degrees\n"
+        await client.aclose()
 
 
-async def test_it_is_emptied_every_hour_and_at_the_stop() -> None:
-    tours: list[tuple[float, list[str]]] = []
+async def test_a_reading_that_has_begun_is_in_the_logbook() -> None:
+    group, logbook = Group(grace=7200), Logbook()
 
-    async def deliver(letters: list[str]) -> None:
-        tours.append((trio.current_time(), letters))  # the clock begins at 0
+    async def measure() -> None:
+        with busy():
+            await trio.sleep(3600)
+            logbook.write("roof", 20.5)
 
-    box = PostBox(deliver)
-    box.letters.append("to Ada")
-    async with running(box):
-        await trio.sleep(9000)
-    assert tours == [(3600, ["to Ada"]), (7200, []), (9000, [])]
+    group.add(measure, needs=[group.add(logbook)])
+    async with running(group):
+        await trio.sleep(60)  # it has begun, and the block ends: the group is stopped
+    assert logbook.lines == ["roof 20.5"]
 
 
-async def test_a_postman_who_does_not_come_back_is_cut_after_the_grace() -> None:
-    async def deliver(_letters: list[str]) -> None:
-        await trio.sleep_forever()
-
-    async with running(PostBox(deliver), name="post office", grace=10) as group:
-        await trio.sleep(600)
-    assert group.report.duration == 10
-    assert group.report.actors[0].outcome == "cut"
+async def test_a_radio_that_does_not_answer_is_given_up() -> None:
+    async with running(Logbook(), grace=30) as group:
+        await trio.sleep(86400)
+    [logbook] = group.report.actors
+    assert (logbook.outcome, group.report.duration) == ("returned", 1)
     print(group.report)
 
 
 def main(_port: int) -> None:
     for test in (
-        test_it_is_emptied_every_hour_and_at_the_stop,
-        test_a_postman_who_does_not_come_back_is_cut_after_the_grace,
+        test_a_client_gets_its_answer,
+        test_a_reading_that_has_begun_is_in_the_logbook,
+        test_a_radio_that_does_not_answer_is_given_up,
     ):
         clock = MockClock(autojump_threshold=0)
         began = time.perf_counter()
@@ -89,3 +80,20 @@ def main(_port: int) -> None:
         took = time.perf_counter() - began
         print(f"passed: {test.__name__}")
         print(f"        {clock.current_time():,.0f} s for Trio, {1000 * took:.1f} ms for us")
+
+
+CHANGE = """\
+In test_a_reading_that_has_begun_is_in_the_logbook(), change
+
+    with busy():
+
+into
+
+    if True:
+
+Which line of the test finds it?"""
+
+ELSEWHERE = """\
+In Go tests used to sleep a little and hope, or the code was handed a clock. By
+now there is testing/synctest: in its bubble, time moves on when every goroutine
+is blocked, and then at once."""
