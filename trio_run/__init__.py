@@ -33,6 +33,7 @@ The tour:
   :class:`HypercornServer`; :class:`BackgroundTasks` and :func:`every`. :class:`Restarting` begins
   one anew when it has failed, and :class:`StatusPage` shows the group to probes, to Prometheus and
   to a person.
+* :class:`Process` is a child process as an actor, and :class:`ProcessFailed` how it fails.
 * Under a service manager: :func:`inherited_sockets` are those that it has opened for us, and
   :func:`run` says how the program is. :class:`SystemdNotifier` does that for a group of one's own.
 * Tests have what they need of a group, a client and a process in :mod:`trio_run.testing`.
@@ -53,6 +54,7 @@ from ._listeners._unix import UnixListener
 from ._listeners._websocket import WebSocketListener
 from ._member import Member
 from ._notify import SystemdNotifier
+from ._process import Process, ProcessFailed
 from ._report import ActorReport, Report
 from ._restart import Restarting
 from ._run import run
@@ -74,6 +76,8 @@ __all__ = [
     "HTTPListener",
     "HypercornServer",
     "Member",
+    "Process",
+    "ProcessFailed",
     "Report",
     "Restarting",
     "SignalReceiver",

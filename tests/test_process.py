@@ -1,0 +1,752 @@
+"""Rule P3: a child process as an actor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_run import (
+    CannotStart,
+    Cause,
+    Group,
+    GroupFailed,
+    Process,
+    ProcessFailed,
+    Report,
+    State,
+    _child,
+    _process,
+)
+from trio_run.testing import open_program, running, wait_stopped
+
+from . import TIMEOUT
+from .programs import script
+
+SLEEP = ["sleep", "1000"]
+
+
+def shell(source: str) -> list[str]:
+    return ["sh", "-c", source]
+
+
+def quick(source: str) -> list[str]:
+    """A Python program that needs the standard library alone."""
+    return [sys.executable, "-I", "-S", "-c", textwrap.dedent(source)]
+
+
+NOTIFY = """
+import os, signal, socket, sys, time
+def say(text):
+    address = os.environ["NOTIFY_SOCKET"].replace("@", "\\0", 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        sending.sendto(text.encode(), address)
+"""
+
+
+def notifying(source: str) -> list[str]:
+    return quick(NOTIFY + textwrap.dedent(source))
+
+
+async def run(*actors: object, **settings: Any) -> Report:
+    group = Group(**settings)
+    for actor in actors:
+        group.add(actor)
+    with trio.fail_after(TIMEOUT):
+        return await group.run()
+
+
+async def failure_of(process: Process) -> Exception:
+    with pytest.raises(GroupFailed) as failed:
+        await run(process)
+    [error] = failed.value.exceptions
+    return error
+
+
+async def process_failed(process: Process) -> ProcessFailed:
+    error = await failure_of(process)
+    assert isinstance(error, ProcessFailed)
+    return error
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def exists(pid: int | None) -> bool:
+    """Is there one, even if it has ended and is not reaped?"""
+    return Path(f"/proc/{pid}").exists()
+
+
+def state_of(pid: int) -> str:
+    """As in /proc: "R" runs, "S" sleeps, "T" is paused; "" where there is none."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if state in "ZX" else state  # whoever is to reap it has not come to it yet
+
+
+async def until(is_so: Any) -> None:
+    with trio.fail_after(TIMEOUT):
+        while not is_so():
+            await trio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def log_of(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """The lines that children write in the block."""
+    lines: list[str] = []
+    with caplog.at_level(logging.INFO, logger="trio_run"):
+        yield lines
+    lines += [one.getMessage() for one in caplog.records if one.name == "trio_run.process"]
+
+
+# Its end.
+
+
+async def test_rule_p3_exit_code_0_is_a_return() -> None:
+    report = await run(Process(["true"]))
+    [line] = report.actors
+    assert (line.name, line.outcome, line.detail) == ("true", "returned", "exit code 0")
+    assert str(report.cause) == "'true' returned"
+
+
+async def test_rule_p3_another_exit_code_is_a_failure_that_says_with_what() -> None:
+    error = await process_failed(Process(shell("exit 3"), name="shop"))
+    assert str(error) == "'shop' ended with exit code 3"
+    assert (error.exit_code, error.signal, error.stderr) == (3, None, "")
+    assert error.command == ("sh", "-c", "exit 3")
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (37, "signal 37")])
+async def test_rule_p3_so_is_the_end_by_a_signal(number: int, name: str) -> None:
+    error = await process_failed(Process(shell(f"kill -{number} $$"), name="shop"))
+    assert str(error) == f"'shop' was ended by {name}"
+    assert (error.exit_code, error.signal) == (None, number)
+
+
+async def test_rule_p3_the_stop_signal_that_nobody_here_has_sent_is_a_failure() -> None:
+    error = await process_failed(Process(shell("kill $$")))
+    assert error.signal == signal.SIGTERM
+
+
+async def test_rule_p3_a_failure_has_the_last_lines_of_its_stderr() -> None:
+    source = "for n in $(seq 20); do echo line $n >&2; done; echo out; printf whole >&2; exit 1"
+    error = await process_failed(Process(shell(source), output="log"))
+    lines = [*(f"line {n}" for n in range(12, 21)), "whole"]
+    assert error.stderr == "\n".join(lines)
+    assert str(error) == (
+        "'sh' ended with exit code 1. Last on its stderr:"
+        + "".join(f"\n  {each}" for each in lines)
+    )
+
+
+@pytest.mark.parametrize("how", ["exit 0", "kill -9 $$", "exec true"])
+async def test_rule_p3_what_it_has_left_in_its_group_is_killed(how: str, tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    process = Process(shell(f"sleep 1000 & echo $! > {left}; {how}"))
+    with contextlib.suppress(GroupFailed):
+        await run(process)
+    await until(lambda: not state_of(int(left.read_text())))
+
+
+# Its start.
+
+
+async def test_rule_p3_what_can_not_be_started_is_said_in_a_sentence(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("text")
+    program = tmp_path / "program"
+    program.write_bytes(b"\0\0")
+    program.chmod(0o700)
+    closed = socket.create_server(("127.0.0.1", 0))
+    process_with_closed = Process(["true"], sockets=[closed])
+    closed.close()
+    for process, sentence in [
+        (Process(["no-such-program"]), "(no-such-program): No such file or directory"),
+        (Process([str(text)]), f"({text}): Permission denied"),
+        (Process([program]), f"({program}): Exec format error"),
+        (Process(["true"], env={"PATH": "/nowhere"}), "(true): No such file or directory"),
+        (
+            Process(["true"], cwd=tmp_path / "nowhere"),
+            "(true): its working directory: No such file or directory",
+        ),
+        (process_with_closed, "(true): a socket that it is to have is closed"),
+    ]:
+        error = await failure_of(process)
+        assert isinstance(error, CannotStart)
+        assert str(error) == f"cannot start {process.name!r} {sentence}"
+
+
+@pytest.mark.parametrize("where", ["pipe", "process", "notices", "output"])
+async def test_rule_p3_so_is_a_lack_of_descriptors(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        if where == "notices":
+            patch.setattr(socket.socket, "bind", exhausted)
+        elif where == "process":
+            patch.setattr(_child.subprocess, "Popen", exhausted)
+        else:
+            patch.setattr(_child.os, "pipe", exhausted)
+        output: Any = "inherit" if where == "pipe" else "log"
+        process = Process(["true"], notify=where == "notices", output=output)
+        error = await failure_of(process)
+    assert isinstance(error, CannotStart)
+    assert str(error) == "cannot start 'true' (true): Too many open files"
+    assert open_descriptors() == before
+
+
+async def test_rule_p3_one_that_ends_before_it_is_the_command_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "true")
+        error = await failure_of(Process(["false"]))
+    assert str(error) == "cannot start 'false' (false): it ended before it was there"
+
+
+async def test_rule_p3_without_descriptors_to_watch_it_by_it_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", exhausted)
+        assert (await process_failed(Process(shell("sleep 0.1; exit 3")))).exit_code == 3
+
+
+async def test_rule_p3_what_can_not_be_right_is_said_at_once() -> None:
+    with pytest.raises(TypeError, match="command must be a list"):
+        Process("true")
+    with pytest.raises(ValueError, match="command must name a program"):
+        Process([])
+    with pytest.raises(ValueError, match="command must name a program"):
+        Process([""])
+    with pytest.raises(ValueError, match="no zero byte"):
+        Process(["true", "a\0b"])
+    with pytest.raises(
+        ValueError,
+        match='output must be "inherit" or "log"',
+    ):
+        Process(["true"], output="pipe")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="sockets must be a list of bound sockets"):
+        Process(["true"], sockets=[3])  # type: ignore[list-item]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        for name in ("a:b", "a\nb", "ü", "a" * 256):
+            with pytest.raises(ValueError, match="can't be the name of a socket"):
+                Process(["true"], sockets={name: [listening]})
+        with pytest.raises(TypeError, match="must be a string, not 3"):
+            Process(["true"], sockets={3: [listening]})  # type: ignore[dict-item]
+
+
+async def test_rule_p3_it_runs_once() -> None:
+    process = Process(["true"])
+    await process.execute()
+    with pytest.raises(RuntimeError, match="'true' has run before: a Process runs once"):
+        await process.execute()
+
+
+# What it is given.
+
+
+async def test_rule_p3_it_begins_with_a_clean_sheet(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"):
+        monkeypatch.setenv(name, "1")
+    source = """
+        import os, signal
+        print(sorted(os.environ))
+        print(os.readlink("/proc/self/fd/0"), os.getpgid(0) == os.getpid())
+        print([line for line in open("/proc/self/status") if line[:6] in ("SigBlk", "SigIgn")])
+    """
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        with log_of(caplog) as lines:
+            await run(Process(quick(source), output="log", name="it"))
+            await run(Process(shell("grep Sig[BI] /proc/self/status; env"), output="log", env={}))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGUSR1, before)
+    # Python ignores two by itself, and sets LC_CTYPE.
+    names = sorted({*os.environ, "LC_CTYPE"} - {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+    names = [name for name in names if not name.startswith("LISTEN_")]
+    if "LC_ALL" in os.environ or os.environ.get("LANG", "C") != "C":
+        names = [name for name in names if name != "LC_CTYPE" or name in os.environ]
+    assert lines[0] == f"it: {names}"
+    assert lines[1] == "it: /dev/null True"
+    assert lines[2] == ("it: ['SigBlk:\\t0000000000000000\\n', 'SigIgn:\\t0000000001001000\\n']")
+    assert lines[3:5] == [f"sh: Sig{each}:\t0000000000000000" for each in ("Blk", "Ign")]
+    assert lines[5:] == [f"sh: PWD={Path.cwd()}"]  # it is the shell's own
+
+
+async def test_rule_p3_it_has_the_environment_and_the_directory_that_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = 'import os; print(os.environ["A"], os.environ.get("LC_CTYPE"), os.getcwd())'
+    with log_of(caplog) as lines:
+        for locale in ("C.UTF-8", "POSIX"):
+            env = {"A": "ü", "LC_CTYPE": locale, "LC_ALL": "C.UTF-8"}
+            await run(Process(quick(source), env=env, cwd=tmp_path, output="log", name="it"))
+    assert lines == [f"it: ü C.UTF-8 {tmp_path}", f"it: ü POSIX {tmp_path}"]
+
+
+TELLS_SOCKETS = """
+    import os
+    from trio_run import inherited_sockets
+    given = inherited_sockets()
+    print({name: [each.getsockname()[1] for each in some] for name, some in given.items()})
+    numbers = [each.fileno() for some in given.values() for each in some]
+    print(numbers)
+    # What is open beside the directory that is being read.
+    print(sorted(int(number) for number in os.listdir("/proc/self/fd"))[:-1])
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+async def test_rule_p3_it_has_its_sockets_and_no_other_descriptor(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        ports = [each.getsockname()[1] for each in reversed(opened)]
+        for each in opened[::2]:
+            each.set_inheritable(True)  # by somebody's mistake
+        sockets = {"web": opened[:0:-1], "control": opened[:1]}
+        with log_of(caplog) as lines:
+            process = Process(script(TELLS_SOCKETS), sockets=sockets, output="log", name="it")
+            await run(process)
+            listed = Process(script(TELLS_SOCKETS), sockets=opened[::-1], output="log", name="it")
+            await run(listed)
+            assert all(each.fileno() != -1 for each in opened)
+    named = {"web": ports[:-1], "control": ports[-1:]}
+    numbers = [*range(3, 3 + count)]
+    what = [f"it: {numbers}", f"it: {[0, 1, 2, *numbers]}"]
+    assert lines == [f"it: {named}", *what, f"it: { {'unknown': ports} }", *what]
+
+
+# Its stop.
+
+
+async def test_rule_p3_interrupted_it_is_sent_the_stop_signal() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        process = Process(SLEEP, stop_signal=signum)
+        async with running(process) as group:
+            assert process.pid is not None
+            assert process.status == f"pid {process.pid}"
+            assert process.ready
+        [line] = group.report.actors
+        assert (line.outcome, line.detail) == ("returned", signum.name)
+        assert process.pid is None
+        assert not process.ready
+
+
+async def test_rule_p3_what_it_does_then_is_its_own_affair(tmp_path: Path) -> None:
+    # It alone gets the signal: what it has begun gets it from it, where it wants that.
+    source = f"""
+        sh -c 'trap "echo twice >> {tmp_path}/log" TERM; sleep 0.3; sleep 0.3' & child=$!
+        trap 'echo once >> {tmp_path}/log; wait $child; exit 0' TERM
+        echo ready > {tmp_path}/ready; wait
+    """
+    async with running(Process(shell(source))) as group:
+        await until((tmp_path / "ready").exists)
+    assert group.report.actors[0].outcome == "returned"
+    assert (tmp_path / "log").read_text() == "once\n"
+
+
+async def test_rule_p3_a_failure_during_the_stop_is_one(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    source = f"trap 'exit 5' TERM; echo > {ready}; while :; do sleep 0.01; done"
+    with pytest.raises(GroupFailed) as failed:
+        async with running(Process(shell(source))):
+            await until(ready.exists)
+    [error] = failed.value.exceptions
+    assert isinstance(error, ProcessFailed)
+    assert error.exit_code == 5
+
+
+async def test_rule_p3_a_stop_before_it_runs_reaches_it_when_it_does() -> None:
+    process = Process(SLEEP)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(process.execute)
+        while process.pid is None:
+            await trio.lowlevel.checkpoint()
+        assert not process.ready
+        process.interrupt(Cause())
+    assert process.status == "SIGTERM"
+
+
+async def test_rule_p3_a_stop_before_it_is_ready_is_no_failure() -> None:
+    process = Process(SLEEP, notify=True)
+    async with running(process, wait_ready=False) as group:
+        await until(lambda: process.pid is not None and state_of(process.pid) == "S")
+    assert group.report.actors[0].outcome == "returned"
+
+
+async def test_rule_p3_one_that_is_paused_hears_of_a_stop() -> None:
+    process = Process(SLEEP)
+    async with running(process) as group:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        await until(lambda: state_of(process.pid) == "T")
+    assert group.report.actors[0].detail == "SIGTERM"
+
+
+async def test_rule_p3_cut_it_is_killed_with_its_group(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    source = f"trap '' TERM; sleep 1000 & echo $! > {left}; kill -STOP $$; while :; do :; done"
+    process = Process(shell(source), grace=0.1)
+    async with running(process) as group:
+        pid = process.pid
+        await until(left.exists)
+        await until(lambda: state_of(pid) == "T")
+    assert group.report.actors[0].outcome == "cut"
+    assert group.report.actors[0].detail == "SIGKILL"
+    assert not exists(pid)
+    await until(lambda: not state_of(int(left.read_text())))
+
+
+@pytest.mark.parametrize("notify", [False, True])
+async def test_rule_p3_whenever_it_is_cancelled_nothing_is_left(notify: bool) -> None:
+    pids = []
+    before = open_descriptors()
+    for number in range(30):
+        process = Process(SLEEP, notify=notify, output="log")
+        with trio.move_on_after(number * 0.002):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(process.execute)
+                while process.pid is None:
+                    await trio.lowlevel.checkpoint()
+                pids.append(process.pid)
+                await trio.sleep_forever()
+    assert len(pids) > 20
+    assert not any(map(exists, pids))
+    assert open_descriptors() == before
+
+
+async def test_rule_p3_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    parent = f"""
+        from trio_run import Process, run
+        run(Process(["sh", "-c", "echo $$ > {pid_file}; exec sleep 1000"]))
+    """
+    async with open_program(script(parent)) as program:
+        await until(lambda: pid_file.exists() and pid_file.read_text())
+        child = int(pid_file.read_text())
+        assert state_of(child)
+        program.signal(signal.SIGKILL)
+        assert await program.exit_code() == -signal.SIGKILL
+    await until(lambda: not state_of(child))
+
+
+async def test_rule_p3_nor_one_that_ends_while_it_is_being_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_child.os, "getpid", lambda: 1)  # as if it had been another's child
+        error = await failure_of(Process(["true"]))
+    assert str(error) == "cannot start 'true' (true): it ended before it was there"
+
+
+# What it writes.
+
+
+async def test_rule_p3_its_lines_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    source = r"""
+        import os, time
+        os.write(1, b"one\r\nt")
+        time.sleep(0.1)
+        os.write(1, b"wo\n\n\xff\xc3\xa9\n" + 20000 * b"x" + b"\nlast")
+    """
+    with log_of(caplog) as lines:
+        await run(Process(quick(source), output="log", name="shop"))
+    assert lines[:4] == ["shop: one", "shop: two", "shop: ", "shop: \\xffé"]
+    long, last = lines[4:-1], lines[-1]
+    assert len(long) > 1
+    assert max(map(len, long)) < 20000
+    assert "".join(line.removeprefix("shop: ") for line in long) == 20000 * "x"
+    assert last == "shop: last"
+
+
+async def test_rule_p3_one_that_closes_its_output_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    process = Process(shell("echo one; exec >&- 2>&-; exec sleep 1000"), output="log")
+    with log_of(caplog) as lines:
+        async with running(process) as group:
+            await until(lambda: "sh: one" in caplog.messages)
+            await wait_all_tasks_blocked(0.05)
+            assert group.state is State.RUNNING
+    assert lines == ["sh: one"]
+
+
+async def test_rule_p3_who_holds_its_output_when_it_has_ended_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    left = tmp_path / "left"
+    # In a session of its own: that is no more of the process group.
+    source = (
+        f"setsid sh -c 'echo $$ > {left}; exec sleep 1000' & while ! test -s {left}; do :; done"
+    )
+    with log_of(caplog) as lines:
+        await run(Process(shell(f"{source}; echo end"), output="log"))
+    os.kill(int(left.read_text()), signal.SIGKILL)
+    assert lines == ["sh: end"]
+
+
+async def test_rule_p3_nor_does_who_goes_on_writing(caplog: pytest.LogCaptureFixture) -> None:
+    left = "setsid sh -c 'echo $$; exec yes' & sleep 0.1"
+    with log_of(caplog) as lines:
+        await run(Process(shell(left), output="log"))
+    os.kill(int(lines[0].removeprefix("sh: ")), signal.SIGKILL)
+    assert lines[1] == "sh: y"
+
+
+async def test_rule_p3_a_log_that_fails_harms_nothing() -> None:
+    class Full(logging.Handler):
+        def emit(self, _record: logging.LogRecord) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+    logger = logging.getLogger("trio_run.process")
+    handler = Full()
+    logger.addHandler(handler)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        error = await process_failed(Process(shell("echo one >&2; exit 1"), output="log"))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert error.stderr == "one"
+
+
+# What it says.
+
+
+async def test_rule_p3_with_notify_it_is_ready_when_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = tmp_path / "go"
+    source = f"""
+        say("STATUS=warming  up")
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.01)
+        say("READY=1\\nSTATUS=\\xfcber 3 connections")
+        say("READY=1")
+        signal.pause()
+    """
+    monkeypatch.setattr(_process, "_AT_ONCE", 1)
+    process = Process(notifying(source), notify=True)
+    async with running(process, wait_ready=False) as group:
+        await until(lambda: process.status == "warming up")
+        assert not process.ready
+        assert group.state is State.STARTING
+        go.touch()
+        await until(lambda: group.ready)
+        assert process.ready
+        assert process.status == "über 3 connections"
+    assert group.report.actors[0].detail == "SIGTERM"
+
+
+async def test_rule_p3_one_that_says_that_it_stops_is_not_ready() -> None:
+    source = """
+        say("READY=1")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        signal.signal(signal.SIGUSR1, lambda *_: say("STOPPING=1"))
+        say("STATUS=listens")
+        while True:
+            time.sleep(10)
+    """
+    process = Process(notifying(source), notify=True)
+    async with running(process) as group:
+        await until(lambda: process.status == "listens")
+        assert group.ready
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGUSR1)
+        await until(lambda: not group.ready)
+        assert group.state is State.RUNNING
+
+
+async def test_rule_p3_one_that_ends_before_it_was_ready_has_failed() -> None:
+    error = await process_failed(Process(["true"], notify=True))
+    assert str(error) == "'true' ended with exit code 0 before it was ready"
+    error = await process_failed(Process(["false"], notify=True))
+    assert str(error) == "'false' ended with exit code 1 before it was ready"
+
+
+async def test_rule_p3_what_it_says_last_is_heard() -> None:
+    report = await run(Process(notifying('say("READY=1")'), notify=True))
+    assert report.actors[0].outcome == "returned"
+    assert report.actors[0].ready is not None
+
+
+async def test_rule_p3_its_group_is_believed_and_nobody_else() -> None:
+    inner = notifying('say("STATUS=from inside"); signal.pause()')[-1]
+    source = f"""
+        import subprocess
+        say("STATUS=" + os.environ["NOTIFY_SOCKET"])
+        say("READY=1")
+        signal.sigwait([signal.SIGUSR1])
+        subprocess.run([sys.executable, "-c", {inner!r}])
+    """
+    blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+    command = notifying(source)
+    command[-1] = blocked + command[-1]
+    process = Process(command, notify=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        async with running(process):
+            assert process.status.startswith("@")
+            address = process.status.replace("@", "\0", 1)
+            for text in ("STATUS=from outside", "STOPPING=1"):
+                stranger.sendto(text.encode(), address)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGUSR1)
+            await until(lambda: not process.status.startswith("@"))
+            assert process.status == "from inside"
+            assert process.ready
+
+
+async def test_rule_p3_descriptors_that_come_along_are_closed() -> None:
+    source = """
+        address = os.environ["NOTIFY_SOCKET"].replace("@", "\\0", 1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+            sending.connect(address)
+            for _ in range(10):
+                socket.send_fds(sending, [b"READY=1\\nBARRIER=1"], [0, 1, 2])
+        signal.pause()
+    """
+    before = open_descriptors()
+    process = Process(notifying(source), notify=True)
+    async with running(process):
+        assert process.ready
+        await wait_all_tasks_blocked(0.05)
+        during = open_descriptors()
+        process.interrupt(Cause())
+    assert open_descriptors() == before
+    assert during == before + 3  # its pidfd, where it reports its launch, and its notices
+
+
+async def test_rule_p3_one_whose_sender_is_gone_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone(_pid: int) -> int:
+        raise ProcessLookupError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpgid", gone)
+        error = await process_failed(Process(notifying('say("READY=1")'), notify=True))
+    assert str(error).endswith("before it was ready")
+
+
+# Signs of life.
+
+
+async def test_rule_p3_one_that_gives_no_sign_of_life_is_killed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = """
+        say("READY=1")
+        for _ in range(10):
+            time.sleep(0.05)
+            say("WATCHDOG=1")
+        assert os.environ["WATCHDOG_PID"] == str(os.getpid())
+        assert os.environ["WATCHDOG_USEC"] == "400000"
+        time.sleep(1000)
+    """
+    process = Process(notifying(source), notify=True, name="shop")
+    process.watchdog = 0.4
+    began = trio.current_time()
+    error = await process_failed(process)
+    assert trio.current_time() - began > 0.8
+    assert str(error) == "'shop' gave no sign of life for 0.4 s: it was killed"
+    assert error.signal == signal.SIGABRT
+    assert "shop: no sign of life for 0.4 s: it is killed" in caplog.text
+
+
+async def test_rule_p3_so_is_one_that_does_not_end_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_process, "_ABORT", 0.1)
+    source = """
+        signal.signal(signal.SIGABRT, signal.SIG_IGN)
+        say("READY=1")
+        time.sleep(1000)
+    """
+    process = Process(notifying(source), notify=True)
+    process.watchdog = 0.2
+    error = await process_failed(process)
+    assert error.signal == signal.SIGKILL
+    assert "no sign of life" in str(error)
+
+
+async def test_rule_p3_none_is_expected_of_one_that_stops() -> None:
+    source = """
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.4), sys.exit()))
+        say("READY=1")
+        say("STOPPING=1") if sys.argv[1:] else None
+        time.sleep(0.4)
+        signal.pause()
+    """
+    process = Process(notifying(source), notify=True)
+    process.watchdog = 0.2
+    async with running(process) as group:
+        pass
+    assert group.report.actors[0].detail == "exit code 0"
+    process = Process([*notifying(source), "at once"], notify=True)
+    process.watchdog = 0.2
+    async with running(process) as group:
+        await until(lambda: not process.ready)
+        await trio.sleep(0.3)
+    assert group.report.actors[0].detail == "exit code 0"
+
+
+async def test_rule_p3_while_this_process_is_held_up_it_counts_for_nothing() -> None:
+    source = """
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        say("READY=1")
+        time.sleep(0.7)
+        while True:
+            say("WATCHDOG=1")
+            time.sleep(0.05)
+    """
+    process = Process(notifying(source), notify=True)
+    process.watchdog = 0.3
+    async with running(process) as group:
+        time.sleep(0.6)  # noqa: ASYNC251 - that is the matter
+        await trio.sleep(0.5)
+        assert group.state is State.RUNNING
+    assert group.report.actors[0].outcome == "returned"
+
+
+async def test_rule_p3_it_is_one_actor_among_others() -> None:
+    process = Process(SLEEP)
+    group = Group()
+    group.add(process)
+    group.add(Process(shell("sleep 0.1; exit 1"), name="short"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_expect_failure, group)
+        await wait_stopped(group)
+    outcomes = {line.name: (line.outcome, line.detail) for line in group.report.actors}
+    assert outcomes == {"sleep": ("returned", "SIGTERM"), "short": ("failed", "exit code 1")}
+
+
+async def _expect_failure(group: Group) -> None:
+    with pytest.raises(GroupFailed):
+        await group.run()

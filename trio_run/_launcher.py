@@ -1,0 +1,93 @@
+"""The launcher: a program that prepares its own process, and becomes a command, keeping its pid.
+
+It is begun by _child, which has given it a process group of its own. It is run as a file, and
+imports little, so that it is quick. What it can't do it reports, and what that means is decided in
+_child.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+
+_FIRST = 3  # where handed over sockets begin, as systemd has it
+_PR_SET_PDEATHSIG = 1
+_NOT_DONE = 127  # the exit code, as a shell has it
+
+
+def main(arguments: list[str]) -> None:  # pragma: no cover - no measurement outlives what it does
+    """Become the command at the end of the arguments."""
+    parent, report, sockets, names, ctype, directory, *command = arguments
+    stage = "prepare"
+    try:
+        _die_with(int(parent))
+        _forget_signals()
+        reporting = _hand_over(sockets, int(report))
+        _describe(sockets, names, ctype)
+        if directory:
+            stage = "directory"
+            os.chdir(directory)
+        stage = "command"
+        os.write(reporting, b"command ")
+        os.execvp(command[0], command)
+    except OSError as exc:
+        os.write(reporting if stage != "prepare" else int(report), f"{stage} {exc.errno}".encode())
+    os._exit(_NOT_DONE)
+
+
+def _die_with(parent: int) -> None:  # pragma: no cover - see main()
+    """Be killed when the thread ends that has begun this process; on Linux."""
+    if sys.platform == "linux":
+        try:
+            import ctypes  # slow, and not in every Python
+
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        except (ImportError, OSError, AttributeError):
+            pass
+    if os.getppid() != parent:  # it has ended before that
+        os._exit(_NOT_DONE)
+
+
+def _forget_signals() -> None:  # pragma: no cover - see main()
+    """Each signal is at its default, and none blocked, whatever Python or the parent has set."""
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _hand_over(sockets: str, report: int) -> int:  # pragma: no cover - see main()
+    """Move the sockets to where they are looked for. Returns where to report from now on.
+
+    They are first moved out of each other's way.
+    """
+    given = [int(number) for number in sockets.split()]
+    after = _FIRST + len(given)
+    *moved, reporting = (
+        fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, after) for each in (*given, report)
+    )
+    for each in (*given, report):
+        if each >= after:
+            os.close(each)
+    for number, each in enumerate(moved, _FIRST):
+        os.dup2(each, number, inheritable=True)
+    return reporting
+
+
+def _describe(sockets: str, names: str, ctype: str) -> None:  # pragma: no cover - see main()
+    """Say in the environment what there is, and take out of it what Python has put in."""
+    os.environ.pop("LC_CTYPE", None)
+    if ctype:
+        os.environ["LC_CTYPE"] = ctype
+    pid = str(os.getpid())
+    if sockets:
+        os.environ["LISTEN_PID"] = pid
+        os.environ["LISTEN_FDS"] = str(len(sockets.split()))
+        if names:
+            os.environ["LISTEN_FDNAMES"] = names
+    if "WATCHDOG_USEC" in os.environ:
+        os.environ["WATCHDOG_PID"] = pid
+
+
+if __name__ == "__main__":  # pragma: no cover - see main()
+    main(sys.argv[1:])
