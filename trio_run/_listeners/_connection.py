@@ -237,6 +237,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         """Something of a request has come. If it drains already, this request is the last."""
         if not self._has_asked:
             self._has_asked = True
+            self.first_request_by = -math.inf
             if self.draining and self.at_end is None and self._left is None:
                 self._left = self._unread()
                 self._left_is_final = True
@@ -262,7 +263,8 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
 
     def hurry(self) -> None:
         """From now on do not wait long for the rest of its handshake."""
-        self._patience = min(self._patience, FIRST_REQUEST)
+        if self._patience > FIRST_REQUEST:
+            self._patience = FIRST_REQUEST
         if self.shaking_hands:
             self._wake_reader()
 

@@ -121,8 +121,9 @@ else:
 
     def unsent(socket: stdlib_socket.socket) -> int:
         """How many bytes have been sent and not been acknowledged: known on Linux, 0 elsewhere."""
+        count = not_taken(socket)
         # What is in a Unix socket is with the client already: a close does not take it back.
-        return 0 if socket.family == stdlib_socket.AF_UNIX else not_taken(socket)
+        return 0 if count and socket.family == stdlib_socket.AF_UNIX else count
 
     def not_taken(socket: stdlib_socket.socket) -> int:
         """How many bytes have been sent that the other kernel, or on a Unix socket the client, has

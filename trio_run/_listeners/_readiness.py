@@ -99,11 +99,12 @@ class _EpollWatch(Watch):
         self._call: Callable[[], object] | None = None
 
     def wait(self) -> Awaitable[None]:
-        # A frame of our own would be memory of each connection at rest.
+        # A frame of our own, or a bound method, would be memory of each connection at rest.
         self._task = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105 - our caller does
+        return trio.lowlevel.wait_task_rescheduled(self)  # noqa: ASYNC105 - our caller does
 
-    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+    def __call__(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        """The waiting task is cancelled."""
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 

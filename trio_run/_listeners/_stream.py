@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
-from .._errors import Ending
+from .._errors import split_cancelled
 from .._inside import Inside, place
 from ._bind import has_clients, queue_length, turn_away
 from ._connection import Connection
@@ -308,12 +308,16 @@ class StreamListener:
     async def _own(self, connection: Connection, serving: Awaitable[None]) -> None:
         """What becomes of a connection, and when it is over, is decided in one task at a time."""
         task = connection.task = trio.lowlevel.current_task()
-        ending = Ending()
+        cancelled = False
         try:
-            with ending:
+            try:
                 await serving
-            if connection.task is task and ending.error is not None:
-                self.log_failure(connection, ending.error)
+            except BaseException as exc:  # an Ending would be memory of each connection at rest
+                cancelled, error = split_cancelled(exc)
+                if not (error is None or isinstance(error, Exception)):
+                    raise
+                if connection.task is task and error is not None:
+                    self.log_failure(connection, error)
             if connection.task is task and connection.is_torn:
                 await self._end_torn(connection)
         finally:
@@ -321,8 +325,8 @@ class StreamListener:
                 connection.close()
                 self._connections.discard(connection)
                 self._room.set()
-                self._cut += ending.cancelled
-                self._drained += self._draining and not ending.cancelled
+                self._cut += cancelled
+                self._drained += self._draining and not cancelled
 
     async def _end_torn(self, connection: Connection) -> None:
         """Its client did not get the whole of a reply, and is to see that."""
