@@ -193,7 +193,7 @@ async def test_a_handler_of_a_listener_without_a_group_has_none() -> None:
 def test_code_in_no_group_has_nobody_to_look_again() -> None:
     inside = Inside()
     inside.look_again()
-    assert not inside.lame_duck()
+    assert not inside.is_leaving()
     assert not inside.has_stop_come()
 
 

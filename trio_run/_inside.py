@@ -67,9 +67,9 @@ class Inside:
         """The group that the actor is in."""
         return None
 
-    def lame_duck(self) -> bool:
-        """Is its group about to stop, and still serving?"""
-        return False
+    def is_leaving(self) -> bool:
+        """Has a stop begun, of the actor or of a group around it? It may still be served."""
+        return self.is_stopping
 
     def has_stop_come(self) -> bool:
         """Has a stop been requested, of the actor or of its group?"""

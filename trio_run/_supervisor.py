@@ -180,11 +180,11 @@ class Supervisor:
         self.group = group
         self.journal.is_of_a_life = True
 
-    def is_lame_duck(self) -> bool:
-        """Is it, or a group around it, about to stop and still serving?"""
-        if self.state is State.LAME_DUCK:
+    def is_leaving(self) -> bool:
+        """Has a stop begun, of it or of a group around it?"""
+        if self._stop.cause is not None:
             return True
-        return self._around is not None and self._around.inside.lame_duck()
+        return self._around is not None and self._around.inside.is_leaving()
 
     def report(self) -> Report:
         """What became of it all, once it is over."""

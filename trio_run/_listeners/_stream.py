@@ -107,6 +107,7 @@ class StreamListener:
         self._readiness = Readiness()
         self._room = trio.Event()
         self._exhausted = False  # short of descriptors or memory, and has logged it
+        self._was_interrupted = False
         self._draining = False
         self._is_emptying_queues = False
         self._drained = self._cut = self._failed = 0
@@ -125,8 +126,14 @@ class StreamListener:
     def draining(self) -> bool:
         return self._draining
 
+    @property
+    def is_leaving(self) -> bool:
+        """Will it drain soon, or does it? Some time lies between a stop and its first drain."""
+        return self._was_interrupted or self._draining or self._inside.is_leaving()
+
     def interrupt(self, cause: Cause) -> None:  # noqa: ARG002 - why does not matter here
         """Begin to drain."""
+        self._was_interrupted = True
         self._accepting.cancel("the listener was interrupted")
 
     async def execute(

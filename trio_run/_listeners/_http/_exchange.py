@@ -317,7 +317,7 @@ class Exchange:
             self._last
             or not parser.keeps_alive
             or connection.draining
-            or connection.inside.lame_duck()
+            or self._http.service.listener.is_leaving
             or not (parser.is_whole or self._is_little_left())
         )
 

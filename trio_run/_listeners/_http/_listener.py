@@ -44,9 +44,10 @@ class HTTPListener:
     ``websocket.disconnect`` with that code. If the app has a message in hand, both happen when it
     has answered that, which is when it calls ``receive()`` again. When the last connection has
     ended, and the app has returned from each, its lifespan shuts down. What still runs when the
-    grace is over is cut. While the group is a lame duck responses already say
-    ``Connection: close``. Add the listener itself, not a function that runs it: to that a stop is a
-    soft cancel, which lets requests in flight finish, and ends the rest without a word.
+    grace is over is cut. From the moment of the stop, and so while the group is a lame duck,
+    responses say ``Connection: close``. Add the listener itself, not a function that runs it: to
+    that a stop is a soft cancel, which lets requests in flight finish, and ends the rest without a
+    word.
 
     A client that breaks the protocol gets its 4xx (or 501, 505), and one log line. An app that
     raises is logged with its traceback. Its client gets 500, or a reset if some of the response was
