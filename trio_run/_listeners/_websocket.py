@@ -7,7 +7,6 @@ What happens to connections in general is decided in _stream, where they are lis
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -140,7 +139,8 @@ class WebSocketListener(StreamListener):
             finally:
                 connection.at_drain = conversation.draining.set
                 connection.at_end = conversation.draining.set  # and no new task: the nursery closes
-            nursery.cancel_scope.cancel("the WebSocket is closed")
+            if nursery.child_tasks:
+                nursery.cancel_scope.cancel("the WebSocket is closed")
 
     async def _read_request(
         self, conversation: _Conversation, stream: Connection | TLSConnection
@@ -164,9 +164,11 @@ class WebSocketListener(StreamListener):
     async def _close(self, conversation: _Conversation, *, failed: bool) -> None:
         going_away = self.draining or stopping()
         code = _INTERNAL_ERROR if failed else _GOING_AWAY if going_away else _NORMAL
-        # Going away, its client has as long as the grace.
-        with trio.move_on_after(math.inf if going_away else self._disconnect_timeout):
+        if going_away:  # its client has as long as the grace
             await conversation.close(code)
+        else:
+            with trio.move_on_after(self._disconnect_timeout):
+                await conversation.close(code)
 
 
 class _Stream:
@@ -226,6 +228,7 @@ class _Conversation:
         self._websocket: WebSocketConnection | None = None  # once it is open
         self._receiving: dict[trio.CancelScope, bool] = {}  # is it in a busy block?
         self._read_up = trio.Event()  # closed by both sides, or the client is gone
+        self._reader: trio.lowlevel.Task | None = None
 
     def start_soon(self, read: Callable[[], Awaitable[object]]) -> None:
         self._nursery.start_soon(self._read, read)
@@ -235,6 +238,7 @@ class _Conversation:
 
         It is not to fail for what a client does: that would cancel the handler.
         """
+        self._reader = trio.lowlevel.current_task()
         # The first is a handshake that is not ASCII. The other is a malformed one, whose client
         # left before it got the refusal.
         with contextlib.suppress(UnicodeError, self._library.ConnectionClosed):
@@ -245,15 +249,17 @@ class _Conversation:
                     await read()
                     self._read_up.set()
         self._read_up.set()
-        self.opening.cancel("the client is gone")
+        if self._websocket is None:
+            self.opening.cancel("the client is gone")
 
     def is_closed(self) -> None:
         """Nothing more can be read.
 
-        The library's reader may not see that: it waits for someone to take a message, for ever if
-        the Close could not be sent.
+        The library's reader may not see that, if it has not closed the stream itself: it waits for
+        someone to take a message, for ever if the Close could not be sent.
         """
-        self._read_up.set()
+        if trio.lowlevel.current_task() is not self._reader:
+            self._read_up.set()
 
     def drain(self) -> None:
         """We are going away: whoever is in no busy block is to receive nothing more."""
