@@ -413,6 +413,27 @@ async def counts_what_happens(program: Program, _port: int, folder: Path) -> Non
     program.signal(signal.SIGTERM)
 
 
+async def has_its_workers_replaced(program: Program, port: int, _folder: Path) -> None:
+    answers = [b"from process %d\n" % pid for pid in await pids_in(program, 2)]
+    assert await says(port, b"") in answers
+    program.signal(signal.SIGHUP)
+    await program.line_with("workers: replaced, all 2")
+    new = [b"from process %d\n" % pid for pid in (await pids_in(program, 4))[2:]]
+    while await says(port, b"") not in new:
+        await trio.sleep(0.01)
+    program.signal(signal.SIGTERM)
+
+
+async def pids_in(program: Program, count: int) -> list[int]:
+    """Those of so many workers, once they are ready."""
+    found: list[str] = []
+    with trio.fail_after(TIMEOUT):
+        while len(found) < count:
+            await trio.sleep(0.01)
+            found = re.findall(r"^workers \d: ready, pid (\d+)$", program.output, re.MULTILINE)
+    return list(map(int, found))
+
+
 async def waits(_program: Program, _port: int, _folder: Path) -> None:
     """It ends by itself."""
 
@@ -436,6 +457,7 @@ CLIENTS: dict[str, Callable[[Program, int, Path], Awaitable[None]]] = {
     "restart": waits_for_its_third_life,
     "starlette_app": asks_for_a_page,
     "systemd_socket": sends_a_line,
+    "workers": has_its_workers_replaced,
 }
 
 
@@ -565,7 +587,7 @@ def test_every_line_that_is_logged_is_in_the_reference_and_no_other() -> None:
 def test_every_rule_is_on_the_page() -> None:
     page = (DOCS / "rules.rst").read_text(encoding="utf-8")
     rules = [str(number) for number in range(1, 29)] + [f"L{number}" for number in range(1, 11)]
-    rules += ["P1", "P2", "P3", "P6"]
+    rules += ["P1", "P2", "P3", "P4", "P6"]
     assert re.findall(r"^\.\. _rule-(\w+):\n\n\*\*(\w+)\. ", page, re.MULTILINE) == [
         (rule.lower(), rule) for rule in rules
     ]

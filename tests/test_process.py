@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,31 +33,17 @@ from trio_run import (
 from trio_run.testing import open_program, running, wait_stopped
 
 from . import TIMEOUT
+from .children import (
+    SLEEP,
+    exists,
+    notifying,
+    open_descriptors,
+    quick,
+    shell,
+    state_of,
+    until,
+)
 from .programs import script
-
-SLEEP = ["sleep", "1000"]
-
-
-def shell(source: str) -> list[str]:
-    return ["sh", "-c", source]
-
-
-def quick(source: str) -> list[str]:
-    """A Python program that needs the standard library alone."""
-    return [sys.executable, "-I", "-S", "-c", textwrap.dedent(source)]
-
-
-NOTIFY = """
-import os, signal, socket, sys, time
-def say(text):
-    address = os.environ["NOTIFY_SOCKET"].replace("@", "\\0", 1)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
-        sending.sendto(text.encode(), address)
-"""
-
-
-def notifying(source: str) -> list[str]:
-    return quick(NOTIFY + textwrap.dedent(source))
 
 
 async def run(*actors: object, **settings: Any) -> Report:
@@ -80,30 +65,6 @@ async def process_failed(process: Process) -> ProcessFailed:
     error = await failure_of(process)
     assert isinstance(error, ProcessFailed)
     return error
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def exists(pid: int | None) -> bool:
-    """Is there one, even if it has ended and is not reaped?"""
-    return Path(f"/proc/{pid}").exists()
-
-
-def state_of(pid: int) -> str:
-    """As in /proc: "R" runs, "S" sleeps, "T" is paused; "" where there is none."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return "" if state in "ZX" else state  # whoever is to reap it has not come to it yet
-
-
-async def until(is_so: Any) -> None:
-    with trio.fail_after(TIMEOUT):
-        while not is_so():
-            await trio.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ The tour:
   one anew when it has failed, and :class:`StatusPage` shows the group to probes, to Prometheus and
   to a person.
 * :class:`Process` is a child process as an actor, and :class:`ProcessFailed` how it fails.
+  :class:`Workers` is several of them on the same sockets.
 * Under a service manager: :func:`inherited_sockets` are those that it has opened for us, and
   :func:`run` says how the program is. :class:`SystemdNotifier` does that for a group of one's own.
 * Tests have what they need of a group, a client and a process in :mod:`trio_run.testing`.
@@ -62,6 +63,7 @@ from ._signals import SignalReceiver
 from ._status._listener import StatusPage
 from ._systemd import inherited_sockets
 from ._tasks import BackgroundTasks, every
+from ._workers import Workers
 
 __all__ = [
     "Actor",
@@ -88,6 +90,7 @@ __all__ = [
     "UDPListener",
     "UnixListener",
     "WebSocketListener",
+    "Workers",
     "busy",
     "cancel_on_stop",
     "current_group",

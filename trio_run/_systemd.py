@@ -10,10 +10,12 @@ import os
 import re
 import socket
 import stat
+import weakref
 
 from ._errors import CannotStart
 
 _FIRST = 3  # after stdin, stdout and stderr
+_inherited: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _NAMELESS = "unknown"  # as systemd calls one that it was given no name for
 
 
@@ -49,8 +51,15 @@ def inherited_sockets() -> dict[str, list[socket.socket]]:
     for number, descriptor in enumerate(descriptors):
         os.set_inheritable(descriptor, False)
         name = names[number] if names else _NAMELESS
-        sockets.setdefault(name, []).append(socket.socket(fileno=descriptor))
+        one = socket.socket(fileno=descriptor)
+        _inherited.add(one)
+        sockets.setdefault(name, []).append(one)
     return sockets
+
+
+def is_inherited(one: socket.socket) -> bool:
+    """Is it somebody else's too, since inherited_sockets() has returned it?"""
+    return one in _inherited
 
 
 def _number(variable: str, text: str) -> int:

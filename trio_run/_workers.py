@@ -6,17 +6,94 @@ worker is begun anew, and how many failures are too many, is decided in _restart
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
+import socket
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ._actor import Cause, check_seconds
+from ._child import Sockets
+from ._cores import cores
+from ._errors import one_line
+from ._group import supervisor_of
+from ._inside import place
+from ._listeners._bind import INTERNET
+from ._listeners._tcp import turn_newcomers_away
+from ._member import Life
+from ._process import Process
+from ._restart import Backoff
+from ._systemd import is_inherited
+
 if TYPE_CHECKING:
     import os
-    import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from ._actor import Cause
-    from ._listeners._bind import Endpoint
+logger = logging.getLogger("trio_run")
+
+_FIRST, _MOST, _LIMIT, _WITHIN = 1.0, 60.0, 10, 300.0  # as rule 24 has them
+_REPLACED = Cause(reason="it is replaced")
+_FEWER = Cause(reason="there is to be one fewer")
+_OLD_ONES = (
+    "The old workers go on. One of them that ends by itself is begun anew from what is there now"
+)
+
+
+class _Worker:
+    """One process of a slot. It is the task status of that process, too."""
+
+    def __init__(
+        self, process: Process, ready_within: float, on_ready: Callable[[_Worker], None]
+    ) -> None:
+        self.process = process
+        self.began = trio.current_time()
+        # It ends by the deadline: that of its start, and later that of its stop.
+        self.scope = trio.CancelScope(deadline=self.began + ready_within)
+        self.was_ready = self.has_ended = self.is_stopping = False
+        self.error: Exception | None = None
+        self._on_ready = on_ready
+
+    @property
+    def is_settled(self) -> bool:
+        """Is it ready, or has it been, or will it never be?"""
+        return self.was_ready or self.has_ended
+
+    def started(self, _value: object = None) -> None:
+        if not self.scope.cancel_called:  # else it was too late
+            self.was_ready = True
+            if not self.is_stopping:
+                self.scope.deadline = math.inf
+            self._on_ready(self)
+
+    def stop(self, cause: Cause, grace: float) -> None:
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.scope.deadline = trio.current_time() + grace
+            self.process.interrupt(cause)
+
+
+class _Slot:
+    """Where one worker is to serve, whichever that is just now."""
+
+    def __init__(self, number: int, *, is_of_the_start: bool) -> None:
+        self.number = number
+        # What ends there before it was ready for the first time is a failure of all.
+        self.is_of_the_start = is_of_the_start
+        self.is_closed = False
+        self.backoff = Backoff(_FIRST, _MOST, _LIMIT, _WITHIN)
+        self.worker: _Worker
+
+
+class _Round:
+    """One replacing of all workers."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.was_whole = False
 
 
 class Workers:
@@ -73,36 +150,95 @@ class Workers:
         name: str | None = None,
         grace: float | None = None,
     ) -> None:
-        self._arguments = (command, count, env, cwd, sockets, notify, ready_within, stuck_after)
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ValueError(f"count must be a positive whole number or None, not {count!r}")
+        check_seconds("ready_within", ready_within)
+        if stuck_after is not None:
+            if not check_seconds("stuck_after", stuck_after):
+                raise ValueError("stuck_after must be more than 0 seconds, or None")
+            if not notify:
+                raise ValueError("stuck_after goes with notify: a worker has to give signs of life")
         self.name = name or "workers"
         self.grace = grace
-        # Set by a command line: what execute() is to open and close itself, by their names.
-        self.endpoints: Mapping[str, Endpoint] = {}
+        # False where somebody else does that: a worker with a lame duck goes on accepting in it.
+        self.turns_newcomers_away = True
+        self._count = count
+        self._process = partial(Process, command, env=env, cwd=cwd, sockets=sockets, notify=notify)
+        self._process()  # if something can't be right, it is said here
+        self._sockets = Sockets(sockets).each
+        self._ready_within = ready_within
+        self._stuck_after = stuck_after
+        self._here: Life | None = None  # what this actor is in its group
+        self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self._nursery: trio.Nursery
+        self._slots: list[_Slot] = []
+        self._alive: set[_Worker] = set()
+        self._failures: list[Exception] = []
+        self._next: _Round | None = None  # the replacing that is wanted
+        self._is_stopping = self._is_over = False
+        self._restarts = self._replaced = 0
 
     @property
     def ready(self) -> bool:
         """Is one of the workers?"""
-        raise NotImplementedError
+        return any(slot.worker.process.ready for slot in self._slots)
 
     @property
     def status(self) -> str:
         """How many workers there are, how many are ready, and how many were begun anew."""
-        raise NotImplementedError
+        ready = sum(slot.worker.process.ready for slot in self._slots)
+        parts = [_many(len(self._slots), "worker")]
+        if self._is_stopping and self._alive:
+            parts = [f"{_many(len(self._alive), 'worker')} left"]
+        elif not self._is_stopping:
+            parts.append(f"{ready:,} ready")
+        if self._restarts:
+            parts.append(_many(self._restarts, "restart"))
+        if self._replaced:
+            parts.append(f"{self._replaced:,} replaced")
+        return ", ".join(parts)
 
     @property
     def addresses(self) -> tuple[Any, ...]:
-        """Where the workers listen, once it runs: the address of each socket."""
-        raise NotImplementedError
+        """Where the workers listen: the address of each socket."""
+        return tuple(each.getsockname() for each in self._sockets)
 
+    @trio.lowlevel.enable_ki_protection
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep the workers until interrupted. Started when one of them is ready."""
-        raise NotImplementedError
+        here = place.get()
+        if here is None or not isinstance(here.inside, Life):
+            raise RuntimeError("Workers acts for the group it is in: add() it to one")
+        if self._here is not None:
+            raise RuntimeError(f"{self.name!r} has run before: a Workers runs once")
+        self._here = here.inside
+        self._task_status = task_status
+        try:
+            async with trio.open_nursery() as self._nursery:
+                for number in range(1, (self._count or cores()) + 1):
+                    self._open(_Slot(number, is_of_the_start=True))
+                await self._replace_when_wanted(self._here)
+        finally:
+            self._is_stopping = self._is_over = True
+            for each in self._sockets:
+                each.close()
+        if len(self._failures) > 1:
+            raise ExceptionGroup(f"workers of {self.name!r} failed", self._failures)
+        if self._failures:
+            raise self._failures[0]
 
+    @trio.lowlevel.enable_ki_protection
     def interrupt(self, cause: Cause) -> None:
         """Signal each worker to stop."""
-        raise NotImplementedError
+        if self.turns_newcomers_away and not self._is_over:
+            for each in self._sockets:
+                is_tcp = each.family in INTERNET and each.type == socket.SOCK_STREAM
+                if is_tcp and sys.platform == "linux" and not is_inherited(each):
+                    with contextlib.suppress(OSError):  # an imitation of a kernel
+                        turn_newcomers_away(each)
+        self._stop(cause, math.inf)  # whoever interrupts it cuts it, too
 
     async def replace(self) -> bool:
         """Replace each worker, one after the other, with one that is begun anew from disk.
@@ -117,14 +253,189 @@ class Workers:
           is logged, and the old ones that are left go on serving; or if a stop came.
 
         Raises:
-          RuntimeError: if it does not run.
+          RuntimeError: if it has not begun to run.
         """
-        raise NotImplementedError
+        if self._here is None:
+            raise RuntimeError(f"{self.name!r} does not run: there are no workers to replace")
+        if self._is_stopping:
+            await trio.lowlevel.checkpoint()
+            return False
+        if self._next is None:
+            self._next = _Round()
+            self._here.wake_waiters()
+        wanted = self._next
+        await wanted.over.wait()
+        return wanted.was_whole
 
     def more(self) -> None:
         """Begin one more worker. While it does not run, or stops, this does nothing."""
-        raise NotImplementedError
+        if self._begins_any():
+            self._open(_Slot(self._slots[-1].number + 1, is_of_the_start=False))
+            logger.info("%s: one more worker: %d", self.name, len(self._slots))
 
     def fewer(self) -> None:
         """Stop one worker, that which was begun last. The only one that there is stays."""
-        raise NotImplementedError
+        if self._begins_any() and len(self._slots) > 1:
+            slot = self._slots.pop()
+            slot.is_closed = True
+            slot.worker.stop(_FEWER, self._grace())
+            logger.info("%s: one worker fewer: %d", self.name, len(self._slots))
+            self._changed()
+
+    # One worker.
+
+    def _open(self, slot: _Slot) -> None:
+        slot.worker = self._begin(slot)
+        self._slots.append(slot)
+
+    def _begin(self, slot: _Slot) -> _Worker:
+        """Begin a worker, and have what becomes of it looked after."""
+        process = self._process(name=f"{self.name} {slot.number}")
+        process.watchdog = self._stuck_after
+        worker = _Worker(process, self._ready_within, partial(self._became_ready, slot))
+        self._alive.add(worker)
+        self._nursery.start_soon(self._keep, slot, worker)
+        return worker
+
+    async def _keep(self, slot: _Slot, worker: _Worker) -> None:
+        """Live one life, and begin the next where that is due."""
+        await self._live(worker)
+        if worker.is_stopping or not self._begins_any():
+            self._ended_in_a_stop(worker)
+        elif slot.worker is worker and slot.is_of_the_start:
+            assert worker.error is not None
+            self._fail(worker.error)
+        elif slot.worker is worker:
+            await self._begin_anew(slot, worker)
+
+    async def _live(self, worker: _Worker) -> None:
+        """One life, from its start to its end."""
+        name = worker.process.name
+        try:
+            with worker.scope:
+                await worker.process.execute(task_status=worker)
+        except Exception as exc:
+            worker.error = exc
+        finally:
+            worker.has_ended = True
+            self._alive.discard(worker)
+            self._changed()
+        if worker.scope.cancelled_caught and worker.is_stopping:
+            logger.warning("%s: killed: its grace of %g s is over", name, self._grace())
+        elif worker.scope.cancelled_caught:
+            worker.error = TimeoutError(f"{name!r} was not ready within {self._ready_within:g} s")
+
+    def _became_ready(self, slot: _Slot, worker: _Worker) -> None:
+        logger.info("%s: ready, pid %d", worker.process.name, worker.process.pid)
+        slot.is_of_the_start = False
+        assert self._here is not None
+        if self._here.ready_at is None:
+            self._task_status.started()
+        self._changed()
+
+    def _ended_in_a_stop(self, worker: _Worker) -> None:
+        """Its own, or that of all."""
+        if worker.error is not None:
+            name, what = worker.process.name, one_line(worker.error)
+            logger.error("%s: failed while stopping: %s", name, what)
+            if not self._begins_any():
+                self._failures.append(worker.error)
+
+    async def _begin_anew(self, slot: _Slot, worker: _Worker) -> None:
+        """It has ended by itself: wait, and begin the next."""
+        assert self._here is not None
+        name, now = worker.process.name, trio.current_time()
+        wait = slot.backoff.wait_after(now - worker.began)
+        if worker.error is not None:
+            failures = slot.backoff.failed(worker.error, now)
+            if failures is not None:
+                many = f"{name!r} failed {len(failures)} times in {_WITHIN:g} s"
+                self._fail(ExceptionGroup(many, failures))
+                return
+        what = "it returned" if worker.error is None else one_line(worker.error)
+        logger.error("%s: ended by itself, begun anew in %.1f s: %s", name, wait, what)
+        with trio.move_on_after(wait):
+            await self._here.wait_until(
+                lambda: self._is_stopping or slot.is_closed or slot.worker is not worker
+            )
+        if self._begins_any() and not slot.is_closed and slot.worker is worker:
+            self._restarts += 1
+            slot.worker = self._begin(slot)
+            journal = supervisor_of(self._here.group).journal
+            journal.restarted(self._here, self._restarts + 1, worker.error)
+
+    # All of them.
+
+    def _begins_any(self) -> bool:
+        """Does it run, and has no stop come, not even one with a lame duck?"""
+        here = self._here
+        return here is not None and not self._is_stopping and not here.has_stop_come()
+
+    def _grace(self) -> float:
+        """How long a worker has that is stopped while the others go on."""
+        assert self._here is not None
+        return self._here.group.grace if self.grace is None else self.grace
+
+    def _changed(self) -> None:
+        assert self._here is not None
+        self._here.wake_waiters()
+        self._here.look_again()
+
+    def _stop(self, cause: Cause, grace: float) -> None:
+        self._is_stopping = True
+        for worker in list(self._alive):
+            worker.stop(cause, grace)
+        self._changed()
+
+    def _fail(self, error: Exception) -> None:
+        """There is something that a new worker does not mend. The others have time to end."""
+        self._failures.append(error)
+        logger.error("%s: all workers are stopped: %s", self.name, one_line(error))
+        self._stop(Cause(self.name, error, reason="a worker failed"), self._grace())
+
+    # Replacing.
+
+    async def _replace_when_wanted(self, here: Life) -> None:
+        current: _Round | None = None
+        try:
+            while not self._is_stopping:
+                await here.wait_until(lambda: self._is_stopping or self._next is not None)
+                current, self._next = self._next, None
+                if current is not None:
+                    current.was_whole = await self._replace_all(here)
+                    current.over.set()
+        finally:
+            for each in (current, self._next):
+                if each is not None:
+                    each.over.set()
+
+    async def _replace_all(self, here: Life) -> bool:
+        for slot in list(self._slots):
+            if not self._begins_any():
+                return False
+            if not slot.is_closed and not await self._replace_one(here, slot):
+                return False
+        logger.info("%s: replaced, all %d", self.name, len(self._slots))
+        return True
+
+    async def _replace_one(self, here: Life, slot: _Slot) -> bool:
+        new = self._begin(slot)
+        await here.wait_until(lambda: self._is_stopping or new.is_settled)
+        if self._is_stopping:
+            return False
+        if new.has_ended:
+            what = "it returned" if new.error is None else one_line(new.error)
+            logger.error("%s: not replaced: %s. %s", self.name, what, _OLD_ONES)
+            return False
+        if slot.is_closed:
+            new.stop(_FEWER, self._grace())
+            return True
+        old, slot.worker = slot.worker, new
+        old.stop(_REPLACED, self._grace())
+        self._replaced += 1
+        self._changed()
+        return True
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

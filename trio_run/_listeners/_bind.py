@@ -22,7 +22,7 @@ from .._errors import CannotStart
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_INTERNET = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
+INTERNET = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
 _UNACKED = struct.Struct("24xI")  # in Linux' tcp_info, which of a listening socket is its queue
 _UNAVAILABLE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _REASONS: dict[int | None, str] = {
@@ -52,7 +52,7 @@ def has_clients(listening: stdlib_socket.socket) -> bool:
 
 def queue_length(listening: stdlib_socket.socket, backlog: int) -> int:
     """How many are in its queue: the backlog, where nobody knows."""
-    if sys.platform != "linux" or listening.family not in _INTERNET:
+    if sys.platform != "linux" or listening.family not in INTERNET:
         return backlog
     try:
         info = listening.getsockopt(
@@ -170,7 +170,7 @@ def check_sockets(
     sockets: Sequence[stdlib_socket.socket],
     kind: stdlib_socket.SocketKind,
     complaint: str,
-    families: tuple[stdlib_socket.AddressFamily, ...] = _INTERNET,
+    families: tuple[stdlib_socket.AddressFamily, ...] = INTERNET,
 ) -> None:
     """See that sockets that were handed over are of the right kind; raise CannotListen if not."""
     for bound in sockets:

@@ -72,12 +72,21 @@ class TCPEndpoint(Endpoint):
             listen(bound, backlog)
 
     def _turn_newcomers_away(self, listening: stdlib_socket.socket) -> None:
-        program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
-        address, _ = program.buffer_info()
-        option = struct.pack("HP", len(_DROP_SYN), address)
-        listening.setsockopt(stdlib_socket.SOL_SOCKET, _ATTACH_FILTER, option)
-        # The kernel's time, not Trio's; and nobody is to find the port half closed.
-        time.sleep(HANDSHAKE)
+        turn_newcomers_away(listening)
+
+
+def turn_newcomers_away(listening: stdlib_socket.socket) -> None:
+    """Nobody can connect any more, and all who have can be accepted, in every process that has it.
+
+    Raises:
+      OSError: if the kernel has no such filters.
+    """
+    program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN))
+    address, _ = program.buffer_info()
+    option = struct.pack("HP", len(_DROP_SYN), address)
+    listening.setsockopt(stdlib_socket.SOL_SOCKET, _ATTACH_FILTER, option)
+    # The kernel's time, not Trio's; and nobody is to find the port half closed.
+    time.sleep(HANDSHAKE)
 
 
 class TCPListener(StreamListener):
