@@ -1,11 +1,9 @@
 """What a project may be called."""
 
 import keyword
-from pathlib import Path
 
 import pytest
 
-from trio_run._new import _names
 from trio_run._new._names import check_name
 from trio_run._new._refused import Refused
 
@@ -68,17 +66,3 @@ def test_one_that_will_not_do_is_refused_with_one_that_will(
 @pytest.mark.parametrize("name", ["a", "shop", "Shop", "log_collector", "web2", "match", LONGEST])
 def test_one_that_will_do(name: str) -> None:
     check_name(name)
-
-
-def modules_in(packages: Path) -> set[str]:
-    """What can be imported from there."""
-    names = {path.name.partition(".")[0] for path in packages.glob("*.py")} | {
-        path.parent.name for path in packages.glob("*/__init__.py")
-    }
-    return {name for name in names if name.isidentifier() and not name.startswith("_")}
-
-
-def missing(packages: Path, commands: Path) -> set[str]:
-    """What an environment has, and would be hidden or replaced by a project of that name."""
-    there = modules_in(packages) | {path.stem for path in commands.iterdir()}
-    return {name for name in there if name.isidentifier() and not _names._problem(name)}

@@ -22,7 +22,7 @@ _MODULES = sys.stdlib_module_names | {
     *("exceptiongroup", "pip", "pkg_resources", "setuptools", "wheel"),
 }
 # What is in the way where the project's own command, package, user or image has its place.
-_COMMANDS = {"activate", "httpx", "normalizer", "pyproject", "python", "websockets"}
+_COMMANDS = {"activate", "pygmentize", "python"}
 _PLACES = {"build", "conftest", "dist", "docker", "lib", "template", "tests", "venv", "wheels"}
 _USERS = {"bin", "daemon", "mail", "nobody", "root", "sys"}
 
