@@ -89,7 +89,7 @@ def test_what_is_on_this_machine_alone_is_for_the_command(
 def test_a_repository_on_this_machine_is_so_too(packages: Path, tmp_path: Path) -> None:
     url = tmp_path.as_uri()
     note(packages, json.dumps({"url": url, "vcs_info": {"vcs": "git", "commit_id": "abc"}}))
-    assert find_origin().local == f"'trio-run @ git+{url}@abc'"
+    assert find_origin().local == f"git+{url}@abc"
 
 
 def test_what_is_no_longer_there_is_said(packages: Path, tmp_path: Path) -> None:

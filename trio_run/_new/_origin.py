@@ -88,4 +88,5 @@ def _of(version: str, direct_url: str | None) -> Origin:
     path = url2pathname(place.path)
     if not Path(path).exists():
         return Origin(version, gone=path)
-    return Origin(version, local=shlex.quote(f"trio-run @ {url}"))
+    # pip 23.2 takes "trio-run @ git+file:" for a path.
+    return Origin(version, local=shlex.quote(url if vcs else f"trio-run @ {url}"))
