@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import ssl
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -57,6 +58,19 @@ async def send_over(program: Program, stream: trio.abc.Stream, data: bytes) -> b
     return received
 
 
+async def test_it_names_no_program_that_is_not_there(tmp_path: Path) -> None:
+    options = [*FREE_PORTS, "--dir", str(tmp_path), "--unix", str(tmp_path / "socket")]
+    nothing = {**os.environ, "PATH": str(tmp_path)}
+    async with open_program(python("-m", "trio_run", *options), env=nothing) as program:
+        _, port = await where(program)
+        assert await program.line_with(f"send it a line: at 127.0.0.1:{port}")
+        assert await program.line_with("over UDP: at 127.0.0.1:")
+        assert await program.line_with(f"over the Unix socket: {tmp_path}/socket")
+        line = await program.line_with("see how it is: http://127.0.0.1:")
+        assert line.endswith("/")
+        await stop(program, signal.SIGINT)
+
+
 def descriptors_of(program: Program) -> int:
     return sum(1 for _ in Path(f"/proc/{program.pid}/fd").iterdir())
 
@@ -85,7 +99,7 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
         ["INFO", f"send it a line: echo hello | nc -N {host} {port}"],
         ["INFO", f"over UDP: echo hello | nc -u -w 1 {host} {udp}"],
         ["INFO", f"see the lines: http://{host}:{web}/"],
-        ["INFO", f"follow them: python -m websockets ws://{host}:{tail}/ (pip install websockets)"],
+        ["INFO", f"follow them: {sys.executable} -m websockets ws://{host}:{tail}/"],
         [
             "INFO",
             f"see how it is: http://{host}:{health_port}/, or curl {host}:{health_port}/readyz",

@@ -24,6 +24,8 @@ import ipaddress
 import logging
 import math
 import os
+import shlex
+import shutil
 import signal
 import sys
 from functools import partial
@@ -136,8 +138,8 @@ def make_group(config: Config, log_file: LogFile | None = None) -> Group:
     ways = {
         **doors,
         http: "see the lines: http://{at}/",
-        ws: "follow them: python -m websockets ws://{at}/ (pip install websockets)",
-        health: "see how it is: http://{at}/, or curl {at}/readyz",
+        ws: f"follow them: {shlex.quote(sys.executable)} -m websockets ws://{{at}}/",
+        health: "see how it is: http://{at}/" + _with("curl", ", or curl {at}/readyz", ""),
     }
     greet = partial(_greet, store, ways)
     group.add(greet, name="greeting", needs=opened, on_return="ignore")
@@ -157,8 +159,8 @@ def _doors(config: Config, store: Store) -> dict[Listener, str]:
         partial(serve_datagram, store), config.udp_port, host=host, name="udp", grace=grace
     )
     doors: dict[Listener, str] = {
-        tcp: "send it a line: echo hello | nc -N {host} {port}",
-        udp: "over UDP: echo hello | nc -u -w 1 {host} {port}",
+        tcp: "send it a line: " + _with("nc", "echo hello | nc -N {host} {port}"),
+        udp: "over UDP: " + _with("nc", "echo hello | nc -u -w 1 {host} {port}"),
     }
     context = config.tls_context()
     if context is not None:
@@ -171,11 +173,17 @@ def _doors(config: Config, store: Store) -> dict[Listener, str]:
             name="tls",
             grace=grace,
         )
-        doors[tls] = "over TLS, typed: openssl s_client -quiet -connect {at}"
+        openssl = _with("openssl", "openssl s_client -quiet -connect {at}")
+        doors[tls] = f"over TLS, typed: {openssl}"
     if config.unix is not None:
         unix = UnixListener(serve, config.unix, max_connections=most, name="unix", grace=grace)
-        doors[unix] = "over the Unix socket: echo hello | nc -NU {path}"
+        doors[unix] = "over the Unix socket: " + _with("nc", "echo hello | nc -NU {path}", "{path}")
     return doors
+
+
+def _with(program: str, how: str, otherwise: str = "at {at}") -> str:
+    """How to try something with a program, if that is on this machine."""
+    return how if shutil.which(program) else otherwise
 
 
 async def _greet(store: Store, ways: Mapping[Listener, str]) -> None:
