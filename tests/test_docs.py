@@ -242,7 +242,7 @@ def test_a_unit_is_one(block: Block) -> None:
 @blocks("docker")
 def test_a_dockerfile_gives_its_program_the_signals(block: Block) -> None:
     lines = dict(line.split(" ", 1) for line in block.text.splitlines())
-    assert set(lines) <= {"FROM", "RUN", "USER", "CMD"}
+    assert set(lines) <= {"FROM", "RUN", "USER", "ENV", "CMD"}
     assert json.loads(lines["CMD"])[0] == "python"
 
 
