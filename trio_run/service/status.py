@@ -1,7 +1,7 @@
 """status: how the program is, at a port of its own, which answers to the very end of a stop.
 
 /livez and /readyz are for probes, /metrics is for Prometheus, and / is for you. To delete it,
-delete this file and its line in app.py; whoever probes needs another way then.
+delete this file and what names it in app.py; whoever probes needs another way then.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """web: the door. What it answers over HTTP, and where it listens.
 
 To add a route, write a function and add it to the list. To replace Starlette, give HTTPListener any
-other ASGI app that runs on Trio. To delete the door, delete this file, its test and its line in
-app.py.
+other ASGI app that runs on Trio. To delete the door, delete this file, its test and what names
+it in app.py.
 """
 
 from __future__ import annotations
