@@ -43,7 +43,14 @@ place: ContextVar[Place | None] = ContextVar("trio_run.place", default=None)
 class Inside:
     """One actor, as the code inside it sees it."""
 
-    __slots__ = ("_scopes_to_cancel", "_shields", "_waiters", "is_hard", "is_stopping")
+    __slots__ = (
+        "_at_lame_duck",
+        "_scopes_to_cancel",
+        "_shields",
+        "_waiters",
+        "is_hard",
+        "is_stopping",
+    )
 
     def __init__(self) -> None:
         self.is_stopping = False  # has it been interrupted, or cut?
@@ -52,6 +59,7 @@ class Inside:
         self._shields: set[trio.CancelScope] | None = None
         self._scopes_to_cancel: set[trio.CancelScope] | None = None
         self._waiters: trio.lowlevel.ParkingLot | None = None
+        self._at_lame_duck: list[Callable[[float], object]] | None = None
 
     @property
     def inside(self) -> Inside:
@@ -70,6 +78,25 @@ class Inside:
     def is_leaving(self) -> bool:
         """Has a stop begun, of the actor or of a group around it? It may still be served."""
         return self.is_stopping
+
+    def call_at_lame_duck(self, function: Callable[[float], object]) -> None:
+        """Call this when a group around it becomes a lame duck, with the time at which that ends.
+
+        Each group around it may become one in turn.
+        """
+        if self._at_lame_duck is None:
+            self._at_lame_duck = []
+        self._at_lame_duck.append(function)
+
+    def call_no_more(self, function: Callable[[float], object]) -> None:
+        """Take that back."""
+        assert self._at_lame_duck is not None
+        self._at_lame_duck.remove(function)
+
+    def begin_lame_duck(self, ends: float) -> None:
+        """A group around it is a lame duck until then, on Trio's clock."""
+        for function in tuple(self._at_lame_duck or ()):
+            function(ends)
 
     def has_stop_come(self) -> bool:
         """Has a stop been requested, of the actor or of its group?"""

@@ -95,6 +95,7 @@ class Supervisor:
         self._unsettled = 0  # neither ready nor given up on
         self._is_ready = False  # has every actor been ready?
         self._was_fit = True  # at the last look
+        self._was_lame_duck = False
         self._is_over = False
         self._interrupting = False  # have the interrupts begun?
         self._cutting = False  # is the deadline past?
@@ -207,11 +208,15 @@ class Supervisor:
         self.began_at = trio.current_time()
         self._delays.start_of_all(self._start_within)
         self._around = place.get()
+        if self._around is not None:
+            self._around.inside.call_at_lame_duck(self._begin_lame_duck)
         self._bell = self.requests.begin()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await self._start_all()
             await self._supervise(task_status)
+        if self._around is not None:
+            self._around.inside.call_no_more(self._begin_lame_duck)
         self._nursery = None
         self._is_over = True
         self._ended_at = trio.current_time()
@@ -253,6 +258,9 @@ class Supervisor:
         ends = min(self._stop.lame_duck_ends, self._stop.deadline)
         if self._stop.is_lame_duck and now >= ends:
             self._stop.end_lame_duck()
+        if self._stop.is_lame_duck and not self._was_lame_duck:
+            self._was_lame_duck = True
+            self._begin_lame_duck(self._stop.lame_duck_ends)
         self._timers.fire(now)
         while self._to_stop:
             self._begin_stop_of(self._to_stop.popleft())
@@ -353,6 +361,11 @@ class Supervisor:
             self._around.inside.look_again()
 
     # Stopping.
+
+    def _begin_lame_duck(self, ends: float) -> None:
+        """It is one until then, or a group around it is."""
+        for life in self.roster:
+            life.begin_lame_duck(ends)
 
     def _begin_stop_of(self, life: Life) -> None:
         """Stop it alone; what waits for it can never start."""

@@ -62,7 +62,8 @@ class StreamListener:
     ``converse(connection, stream)`` is called for each client. The stream is what is read and sent:
     the connection itself, or TLS over it. ``owner`` is the actor whose interrupt is this
     listener's, where that is not the listener itself. ``shields`` has busy blocks shield from
-    every cancel of the handler's own at a stop.
+    every cancel of the handler's own at a stop. ``let_go(ends)`` may drain idle connections while
+    the listener's group is a lame duck, until that ends.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class StreamListener:
         drain: Drain = "eof",
         owner: object | None = None,
         shields: bool = False,
+        let_go: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
         if drain not in ("eof", "wait", "cancel"):
             raise ValueError(f'drain must be "eof", "wait" or "cancel", not {drain!r}')
@@ -101,6 +103,7 @@ class StreamListener:
         self._ssl_context = ssl_context
         self._drain = drain
         self._shields = shields
+        self._let_go = let_go
         self._most = sys.maxsize if max_connections is None else max_connections
         self._accepting = trio.CancelScope()
         self._connections: set[Connection] = set()
@@ -108,6 +111,8 @@ class StreamListener:
         self._room = trio.Event()
         self._exhausted = False  # short of descriptors or memory, and has logged it
         self._was_interrupted = False
+        self._lame_duck = trio.Event()
+        self._lame_duck_ends = math.inf
         self._draining = False
         self._is_emptying_queues = False
         self._drained = self._cut = self._failed = 0
@@ -153,13 +158,16 @@ class StreamListener:
             self.addresses = self._endpoint.addresses
             async with self._readiness.running(), trio.open_nursery() as self._nursery:
                 task_status.started(self.addresses)
+                self._inside.call_at_lame_duck(self._begin_lame_duck)
                 try:
                     with self._accepting:
                         async with trio.open_nursery() as acceptors:
+                            acceptors.start_soon(self._let_go_in_time)
                             for listening in self._endpoint.sockets:
                                 acceptors.start_soon(self._accept, listening)
                 finally:
                     self._draining = True
+                    self._inside.call_no_more(self._begin_lame_duck)
                 await self._start_draining()
             # The handlers have kept their cancels to themselves.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -168,6 +176,17 @@ class StreamListener:
             if self._is_emptying_queues:
                 self._cut += sum(map(turn_away, self._endpoint.sockets))
             self._endpoint.close()
+
+    def _begin_lame_duck(self, ends: float) -> None:
+        self._lame_duck_ends = ends
+        self._lame_duck.set()
+
+    async def _let_go_in_time(self) -> None:
+        """Let idle connections go, where that is done, while our group is a lame duck."""
+        while self._let_go is not None:
+            await self._lame_duck.wait()
+            self._lame_duck = trio.Event()
+            await self._let_go(self._lame_duck_ends)
 
     async def _start_draining(self) -> None:
         self._disappear()

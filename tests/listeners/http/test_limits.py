@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import socket
 import ssl
 import sys
@@ -13,6 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run import Group, HTTPListener, cancel_on_stop
+from trio_run._listeners._http._connection import HTTPConnection
 from trio_run.testing import running
 
 from ... import TIMEOUT
@@ -358,6 +360,24 @@ def test_its_name_says_where_it_listens(options: dict[str, Any], name: str) -> N
     assert listener.name == name
     assert listener.addresses == ()
     assert listener.status == "0 connections, 0 busy"
+
+
+async def test_a_request_that_comes_just_as_its_connection_is_given_up_is_answered(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_up = HTTPConnection.give_up
+
+    def give_up_too_late(self: HTTPConnection) -> None:
+        sent.send(request())
+        give_up(self)
+
+    monkeypatch.setattr(HTTPConnection, "give_up", give_up_too_late)
+    async with client_of(hello, idle_timeout=7) as client:
+        sent = socket.socket(fileno=os.dup(client.stream.socket.fileno()))
+        with sent:
+            response = await client.read()
+        assert (response.status, response.headers["connection"]) == (200, "close")
+        assert await client.read_to_end() == b""
 
 
 async def test_a_request_that_began_with_the_one_before_is_not_idle(clock: MockClock) -> None:

@@ -1,6 +1,7 @@
 """A stop: wherever the listener runs, and the lame duck."""
 
 import contextlib
+import itertools
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +15,10 @@ from trio_run import (
     Group,
     HTTPListener,
 )
-from trio_run.testing import running
+from trio_run.testing import connect, running
 
 from ... import TIMEOUT
-from ..http_serving import Client, answer, request
+from ..http_serving import Client, answer, only_http, request
 from ..serving import HOST, Server
 from .helpers import App, Where, goes_away, is_ended, is_last, open_websocket
 
@@ -231,6 +232,10 @@ async def test_a_stop_while_the_app_starts_up_ends_it_at_once(clock: MockClock) 
 # Lame duck.
 
 
+async def answers(_scope: Any, _receive: Any, send: Any) -> None:
+    await answer(send)
+
+
 @pytest.mark.parametrize("whose", ["its own group's", "the outer group's"])
 async def test_rule_10_while_its_group_is_a_lame_duck_responses_end_their_connections(
     whose: str, clock: MockClock
@@ -267,12 +272,53 @@ async def test_rule_10_while_its_group_is_a_lame_duck_responses_end_their_connec
             await new.send(request("GET /echo HTTP/1.1"))
             await is_last(new, b"")
             assert "shutdown" not in app.seen
-            await wait_all_tasks_blocked()
-            assert listener.status == "1 connections, 0 busy"  # the idle one
-            await is_ended(idle)
-            assert trio.current_time() == pytest.approx(10)
+            await is_ended(idle)  # it is let go, in the second half
+            assert 5 < trio.current_time() < 10
             await server.ended.wait()
-    assert listener.status == "1 drained, 0 cut"
+            assert trio.current_time() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("whose", ["its own group's", "the outer group's"])
+async def test_idle_connections_are_let_go_evenly_in_the_second_half_of_a_lame_duck(
+    whose: str, clock: MockClock
+) -> None:
+    """The one that has been idle longest is first. Those that come meanwhile have their turn."""
+    listener = HTTPListener(only_http(answers), 0, host=HOST)
+    group = inner = Group(lame_duck=4)
+    if whose == "the outer group's":
+        inner = Group(name="inner")
+        group.add(inner)
+    inner.add(listener)
+    ended: list[tuple[int, float]] = []
+
+    async def stay(number: int, stream: trio.SocketStream) -> None:
+        await is_ended(Client(stream))
+        ended.append((number, trio.current_time() - began))
+
+    with trio.fail_after(TIMEOUT):
+        async with running(group), contextlib.AsyncExitStack() as stack:
+            async with trio.open_nursery() as nursery:
+
+                async def come(number: int) -> None:
+                    stream = await connect(listener)
+                    await stack.enter_async_context(stream)
+                    if number < 20:  # who comes later just stays
+                        await Client(stream).ask(request())
+                    nursery.start_soon(stay, number, stream)
+
+                for number in range(20):
+                    await come(number)
+                    await trio.sleep(0.1)
+                group.stop()
+                began = trio.current_time()
+                await trio.sleep(2.4)
+                assert len(ended) in (3, 4, 5)
+                await come(20)
+    assert [number for number, _ in ended] == list(range(21))
+    times = [when for _, when in ended]
+    assert times[0] > 2
+    assert times[-1] <= 4.01
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 0.3
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,8 @@ class HTTPConnection:
         return await self._read_slowly()
 
     def give_up(self) -> None:
-        """It has been idle for too long."""
-        self.connection.end_input()
+        """It has been idle for too long. What has arrived by now is still answered."""
+        self.connection.drain()
 
     async def _read_slowly(self) -> bool:
         """A head that does not come at once."""

@@ -1,8 +1,14 @@
-"""Which clients have been silent for too long between their requests.
+"""Which clients have been silent for too long between their requests, and who of them is let go
+before a stop.
 
 A cancel scope around each wait for a request costs a quarter of the whole request. So a connection
 only notes since when it is idle, and one task looks at all of them, at each when its time may be
 over: that is once in the time that it has.
+
+While a group is a lame duck, a balancer is to move its clients away. Were all who are idle closed
+at its end, all would come back elsewhere in one instant. So in its second half they are closed
+evenly, first those that have been idle longest: whom nobody has used for long, nobody is about to
+use. In the first half none is, because its client would come back to us.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MANY = 1000  # connections that have ended, and are still in the heap
+_TURN = 0.05  # seconds from some who are let go to the next
 
 
 class Waiting(Protocol):
@@ -60,6 +67,18 @@ class IdleConnections:
         elif len(self._heap) > 2 * len(self._connections) + _MANY:
             self._heap = [entry for entry in self._heap if entry[2] in self._connections]
             heapq.heapify(self._heap)
+
+    async def let_go(self, ends: float) -> None:
+        """Let them go, the one that has been idle longest first, until all are gone by then."""
+        await trio.sleep((ends - trio.current_time()) / 2)
+        due = 0.0  # connections
+        while (left := ends - trio.current_time()) > 0:
+            idle = [each for each in self._connections if each.idle_since < math.inf]
+            due += len(idle) * min(1, _TURN / left)
+            for connection in heapq.nsmallest(int(due), idle, key=lambda each: each.idle_since):
+                connection.give_up()
+            due %= 1
+            await trio.sleep(_TURN)
 
     def _look_later(self, connection: Waiting, since: float) -> None:
         entry = (since + self._seconds, next(self._numbers), connection)

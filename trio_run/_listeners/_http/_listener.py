@@ -45,9 +45,10 @@ class HTTPListener:
     has answered that, which is when it calls ``receive()`` again. When the last connection has
     ended, and the app has returned from each, its lifespan shuts down. What still runs when the
     grace is over is cut. From the moment of the stop, and so while the group is a lame duck,
-    responses say ``Connection: close``. Add the listener itself, not a function that runs it: to
-    that a stop is a soft cancel, which lets requests in flight finish, and ends the rest without a
-    word.
+    responses say ``Connection: close``. In its second half idle connections are closed evenly, so
+    that not all their clients come back elsewhere at once. Add the listener itself, not a function
+    that runs it: to that a stop is a soft cancel, which lets requests in flight finish, and ends
+    the rest without a word.
 
     A client that breaks the protocol gets its 4xx (or 501, 505), and one log line. An app that
     raises is logged with its traceback. Its client gets 500, or a reset if some of the response was
@@ -138,6 +139,7 @@ class HTTPListener:
             ssl_context=ssl_context,
             max_connections=max_connections,
             grace=grace,
+            let_go=self._let_go_idle,
         )
         self.name = name
         self.grace = grace
@@ -180,6 +182,9 @@ class HTTPListener:
             await self._listener.execute(task_status=task_status)
 
         await lifespan.around(serve, partial(self.interrupt, Cause()))
+
+    async def _let_go_idle(self, ends: float) -> None:
+        await self._service.idle.let_go(ends)
 
     async def _converse(self, connection: Connection, stream: Connection | TLSConnection) -> None:
         await self._serve(self._service, connection, stream).serve()
