@@ -83,7 +83,7 @@ def test_what_is_on_this_machine_alone_is_for_the_command(
     place.touch()
     note(packages, json.dumps({"url": place.as_uri(), kind: {}}))
     assert find_origin() == Origin("1.2", local=f"'trio-run @ {place.as_uri()}'")
-    assert find_origin().requirement("http") == "trio-run[http]>=1.2"
+    assert find_origin().requirement("http") == "trio-run[http]==1.2"
 
 
 def test_a_repository_on_this_machine_is_so_too(packages: Path, tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_from_an_index_nothing_is_added() -> None:
 def test_from_this_machine_alone_it_goes_by_a_wheel_into_images(model: Model) -> None:
     origin = Origin("1.2", local="-e '/my trees/trio-run'")
     files = {str(path): text for path, text in project("shop", model, origin).items()}
-    assert "]>=1.2" in files["pyproject.toml"]
+    assert "]==1.2" in files["pyproject.toml"]
     assert "pip install -e '/my trees/trio-run' -e '.[test]'\n" in files["README.md"]
     assert "pip wheel --no-deps -w wheels '/my trees/trio-run'\n" in files["README.md"]
     assert "\nCOPY wheels ./wheels\n" in files["Dockerfile"]

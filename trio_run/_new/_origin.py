@@ -41,6 +41,8 @@ class Origin:
         """What the project says that it needs."""
         if self.url is not None:
             return f"trio-run[{extras}] @ {self.url}"
+        if self.local is not None:  # and no newer one that somebody else has put on an index
+            return f"trio-run[{extras}]=={self.version}"
         return f"trio-run[{extras}]>={self.version}"
 
 
