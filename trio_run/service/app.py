@@ -66,7 +66,9 @@ def make_group(settings: Settings) -> Group:
     group.add(page)
     jobs = Jobs()
     group.on_event(jobs.tell_lost)
-    worker = group.add(Restarting(lambda: jobs, name="jobs"))
+    # Not all of the grace: the status page is to show how it ends.
+    grace = 0.9 * (config.grace - config.lame_duck)
+    worker = group.add(Restarting(lambda: jobs, name="jobs"), grace=grace)
     group.add(every(60, tell_counts, jobs), name="ticker", needs=[worker])
     door = make_door(make_app(settings, jobs), config)
     serving = group.add(door, needs=[worker])

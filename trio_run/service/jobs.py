@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 100
+LONGEST = 10  # seconds: less than the grace, so that the job in hand can always be done
 
 
 async def work(seconds: float) -> None:
@@ -59,7 +60,7 @@ class Jobs:
           ValueError: if it is no job.
           Full: if too many wait.
         """
-        if not 0 <= seconds <= 60:  # NaN is not
+        if not 0 <= seconds <= LONGEST:  # NaN is not
             raise ValueError(seconds)
         if self.waiting == MOST_WAITING:
             raise Full

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from trio_run import HTTPListener, inherited_sockets
 
-from .jobs import Full
+from .jobs import LONGEST, Full
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -40,7 +40,8 @@ def make_app(settings: Settings, jobs: Jobs) -> Starlette:
         try:
             number = jobs.add(float(body))
         except ValueError:
-            return JSONResponse({"error": "a job is a number of seconds, from 0 to 60"}, 400)
+            what = f"a job is a number of seconds, from 0 to {LONGEST}"
+            return JSONResponse({"error": what}, 400)
         except Full:
             return JSONResponse({"error": "too many jobs wait"}, 503, {"Retry-After": "10"})
         return JSONResponse({"job": number}, 202)

@@ -29,8 +29,8 @@ async def test_a_job_whose_request_had_begun_is_taken_and_done_at_a_stop() -> No
         group.stop()
         await client.send_all(b"\r\n0")
         assert b'{"job":1}' in await read_to_end(client)
-    [worker] = [each for each in group.report.actors if each.name == "jobs"]
-    assert worker.detail == "0 waiting, 1 done"
+    [jobs] = [each for each in group.report.actors if each.name == "jobs"]
+    assert jobs.detail == "0 waiting, 1 done"
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,10 @@ def test_the_ticker_logs_how_many_jobs_there_are(caplog: pytest.LogCaptureFixtur
     jobs.add(1)
     tell_counts(jobs)
     assert "jobs: 1 waiting, 0 done" in caplog.text
+
+
+def test_the_worker_leaves_some_of_the_grace_to_the_status_page() -> None:
+    config = Config(port=0, status_port=0, grace=10, lame_duck=5)
+    group = make_group(Settings(lambda: config))
+    [worker] = [each for each in group.members if each.name == "jobs"]
+    assert worker.grace == 4.5
