@@ -81,6 +81,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         "scope",
         "shaking_hands",
         "task",
+        "told_address",
     )
 
     def __init__(
@@ -96,6 +97,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         self._watch = watch or Watch(socket)
         self._trio_socket: trio.socket.SocketType | None = None
         self.peer = peer if isinstance(peer, tuple) else _credentials(socket) or peer
+        self.told_address: object = None  # where a proxy has accepted it
         # How it drains, where not by end of file. By a cancel of this scope; at once, and when it
         # drains and is not busy.
         self.scope: trio.CancelScope | None = None
@@ -143,8 +145,8 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
 
     @property
     def local_address(self) -> object:
-        """Where it was accepted."""
-        return self._socket.getsockname()
+        """Where it was accepted, by the proxy in front of us if that has said so."""
+        return self.told_address or self._socket.getsockname()
 
     @property
     def is_unix(self) -> bool:
@@ -328,7 +330,8 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         self._watch.has_read(len(data), max_bytes)
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
-        if not (self._has_asked or self._carries_tls):  # with TLS it begins with a handshake
+        # With TLS it begins with a handshake, and behind a proxy with a header.
+        if not (self._has_asked or self._carries_tls or self.shaking_hands):
             self.has_asked()
         return data
 

@@ -20,6 +20,7 @@ from .._inside import Inside, place
 from ._bind import has_clients, queue_length, turn_away
 from ._connection import Connection
 from ._linger import lingering
+from ._proxy_protocol import HEADER_WITHIN, ProxyHeaders
 from ._readiness import Readiness
 from ._tls import TLSConnection
 
@@ -61,7 +62,8 @@ class StreamListener:
 
     ``converse(connection, stream)`` is called for each client. The stream is what is read and sent:
     the connection itself, or TLS over it. ``owner`` is the actor whose interrupt is this
-    listener's, where that is not the listener itself. ``shields`` has busy blocks shield from
+    listener's, where that is not the listener itself. A header of the PROXY protocol may take
+    ``header_within`` seconds. ``shields`` has busy blocks shield from
     every cancel of the handler's own at a stop. ``let_go(ends)`` may drain idle connections while
     the listener's group is a lame duck, until that ends.
     """
@@ -74,10 +76,12 @@ class StreamListener:
         name: str,
         backlog: int | None,
         ssl_context: ssl.SSLContext | None,
+        proxy_protocol: bool,
         max_connections: int | None,
         grace: float | None,
         drain: Drain = "eof",
         owner: object | None = None,
+        header_within: float = HEADER_WITHIN,
         shields: bool = False,
         let_go: Callable[[float], Awaitable[object]] | None = None,
     ) -> None:
@@ -102,6 +106,7 @@ class StreamListener:
         self._backlog = 0xFFFF if backlog is None else backlog  # the kernel has a limit of its own
         self._ssl_context = ssl_context
         self._drain = drain
+        self._headers = ProxyHeaders(name, within=header_within) if proxy_protocol else None
         self._shields = shields
         self._let_go = let_go
         self._most = sys.maxsize if max_connections is None else max_connections
@@ -317,6 +322,8 @@ class StreamListener:
 
     def _serve(self, connection: Connection) -> Awaitable[None]:
         """The task of one connection."""
+        if self._headers is not None:
+            return self._own(connection, self._serve_proxied(connection, self._headers))
         if self._ssl_context is None:
             return self._own(connection, self._converse_with(connection, connection, self._begin))
         return self._own(connection, self._serve_tls(connection, self._ssl_context))
@@ -363,6 +370,15 @@ class StreamListener:
                 self.name,
                 connection.who,
             )
+
+    async def _serve_proxied(self, connection: Connection, headers: ProxyHeaders) -> None:
+        """One that a proxy has made for its client, as the header says that comes first."""
+        if not await headers.read(connection):
+            return
+        if self._ssl_context is None:
+            await self._converse_with(connection, connection, self._begin)
+        else:
+            await self._serve_tls(connection, self._ssl_context)
 
     async def _serve_tls(self, connection: Connection, context: ssl.SSLContext) -> None:
         stream = TLSConnection(connection, context)

@@ -124,6 +124,11 @@ class TCPListener(StreamListener):
       backlog: how many clients the kernel may hold for us, None for as many as it will.
       ssl_context: speak TLS. The handler's stream is then like a :class:`trio.SSLStream`, its
         handshake done.
+      proxy_protocol: each connection begins, before its TLS, with a header that says who the client
+        is, as HAProxy's ``send-proxy`` and ``send-proxy-v2`` have it. It has ten seconds to come.
+        The stream's ``peer`` and the log are then of the client. One without a right header is
+        closed, which is logged once in a while. Give it only where nobody but the proxy can
+        connect: whoever can may claim to be anybody.
       drain: see above.
       max_connections: how many to serve at once. Further clients wait in the kernel's queue. None
         is no limit.
@@ -147,6 +152,7 @@ class TCPListener(StreamListener):
         host: str | bytes | None = None,
         backlog: int | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy_protocol: bool = False,
         drain: Drain = "eof",
         max_connections: int | None = None,
         reuse_port: bool = False,
@@ -160,6 +166,7 @@ class TCPListener(StreamListener):
             name=name or ("tls" if ssl_context else "tcp") + (f":{port}" if port else ""),
             backlog=backlog,
             ssl_context=ssl_context,
+            proxy_protocol=proxy_protocol,
             drain=drain,
             max_connections=max_connections,
             grace=grace,

@@ -71,6 +71,11 @@ class TLSConnection(trio.abc.Stream):
         return bool(self._stream._incoming.pending or self._stream.pending())
 
     @property
+    def peer(self) -> object:
+        """As :attr:`Connection.peer`."""
+        return self._connection.peer
+
+    @property
     def credentials(self) -> Credentials | None:
         """As :attr:`Connection.credentials`."""
         return self._connection.credentials

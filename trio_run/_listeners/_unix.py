@@ -153,7 +153,8 @@ class UnixListener(StreamListener):
       take_over: take the path from a process that listens there.
       sockets: listen on these, already bound, instead. They are closed in the end, and their paths
         left alone.
-      backlog, ssl_context, drain, max_connections, name, grace: as for :class:`TCPListener`.
+      backlog, ssl_context, proxy_protocol, drain, max_connections, name, grace: as for
+        :class:`TCPListener`.
 
     Raises:
       TypeError, ValueError: for an argument that can't be right, such as a path longer than the
@@ -172,6 +173,7 @@ class UnixListener(StreamListener):
         take_over: bool = False,
         backlog: int | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy_protocol: bool = False,
         drain: Drain = "eof",
         max_connections: int | None = None,
         sockets: Sequence[stdlib_socket.socket] | None = None,
@@ -185,6 +187,7 @@ class UnixListener(StreamListener):
             name=name or (f"unix:{format_address(endpoint.path)}" if endpoint.path else "unix"),
             backlog=backlog,
             ssl_context=ssl_context,
+            proxy_protocol=proxy_protocol,
             drain=drain,
             max_connections=max_connections,
             grace=grace,

@@ -55,8 +55,8 @@ class WebSocketListener(StreamListener):
       connect_timeout: how many seconds a client may take for its handshake.
       disconnect_timeout: how many seconds it may take to answer the Close when its handler has
         returned.
-      port, host, backlog, ssl_context, max_connections, reuse_port, sockets, name, grace: as for
-        :class:`TCPListener`.
+      port, host, backlog, ssl_context, proxy_protocol, max_connections, reuse_port, sockets, name,
+        grace: as for :class:`TCPListener`.
 
     Raises:
       ImportError: if the extra is not installed.
@@ -73,6 +73,7 @@ class WebSocketListener(StreamListener):
         host: str | bytes | None = None,
         backlog: int | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy_protocol: bool = False,
         max_connections: int | None = None,
         reuse_port: bool = False,
         sockets: Sequence[stdlib_socket.socket] | None = None,
@@ -108,6 +109,7 @@ class WebSocketListener(StreamListener):
             self._serve_websocket,
             backlog=backlog,
             ssl_context=ssl_context,
+            proxy_protocol=proxy_protocol,
             max_connections=max_connections,
             name=name or ("wss" if ssl_context else "ws") + (f":{port}" if port else ""),
             grace=grace,
@@ -152,7 +154,7 @@ class WebSocketListener(StreamListener):
         request: WebSocketRequest | None = None
         with conversation.opening, trio.move_on_after(self._connect_timeout):
             request = await self._library.wrap_server_stream(
-                conversation, _Stream(stream, conversation.is_closed), **self._sizes
+                conversation, _Stream(conversation, stream), **self._sizes
             )
         if not self.draining:
             return request
@@ -179,13 +181,32 @@ class _Stream:
     from each other.
     """
 
-    def __init__(self, stream: Connection | TLSConnection, closed: Callable[[], object]) -> None:
+    def __init__(self, conversation: _Conversation, stream: Connection | TLSConnection) -> None:
         self._stream = stream
         self._closing = False
-        self._closed = closed
+        self._closed = conversation.is_closed
+        self._connection = conversation.connection
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    @property
+    def transport_stream(self) -> Any:
+        return self
+
+    @property
+    def socket(self) -> Any:
+        return self
+
+    def getpeername(self) -> Any:
+        """Of the client, where a proxy has said who that is."""
+        # It may have come to the proxy by a Unix socket: the library knows of none.
+        peer = self._connection.peer
+        return peer if isinstance(peer, tuple) else self._connection.socket.getpeername()
+
+    def getsockname(self) -> Any:
+        local = self._connection.local_address
+        return local if isinstance(local, tuple) else self._connection.socket.getsockname()
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:  # what isinstance() asks
@@ -223,7 +244,7 @@ class _Conversation:
         self.opening = trio.CancelScope()  # around the client's part of the handshake
         self._library = library
         self._nursery = nursery
-        self._connection = connection
+        self.connection = connection
         self._request: Any = None
         self._websocket: WebSocketConnection | None = None  # once it is open
         self._receiving: dict[trio.CancelScope, bool] = {}  # is it in a busy block?
@@ -280,7 +301,7 @@ class _Conversation:
 
     async def _go_away(self, websocket: WebSocketConnection) -> None:
         await trio.lowlevel.checkpoint()  # its handler may have a message in hand: it is busy then
-        if not self._connection.busy:
+        if not self.connection.busy:
             await websocket.aclose(_GOING_AWAY, _WHY)
 
     def _gone_away(self) -> Any:
@@ -295,7 +316,7 @@ class _Conversation:
         accept = request.accept
 
         async def accept_unless_draining(**options: Any) -> WebSocketConnection:
-            if self._ended or (self.draining.is_set() and not self._connection.is_busy_here()):
+            if self._ended or (self.draining.is_set() and not self.connection.is_busy_here()):
                 await request.reject(_UNAVAILABLE)
                 raise self._gone_away()
             websocket = await accept(**options)
@@ -320,7 +341,7 @@ class _Conversation:
         async def get_message_unless_draining() -> str | bytes:
             # What is handed out can be answered. So nothing more is, even before our Close is out.
             with trio.CancelScope() as scope:
-                self._receiving[scope] = busy = self._connection.is_busy_here()
+                self._receiving[scope] = busy = self.connection.is_busy_here()
                 try:
                     if self.draining.is_set() and not busy:
                         scope.cancel(_WHY)
@@ -331,7 +352,7 @@ class _Conversation:
 
         websocket.get_message = get_message_unless_draining  # type: ignore[method-assign]
         self._websocket = websocket
-        if self.draining.is_set() and not self._connection.busy:
+        if self.draining.is_set() and not self.connection.busy:
             self.end()
 
     async def close(self, code: int) -> None:
@@ -345,7 +366,7 @@ class _Conversation:
             with contextlib.suppress(self._protocol_error, self._library.ConnectionClosed):
                 await self._request.reject(status)
         else:
-            if code != _GOING_AWAY or not self._ended or self._connection.busy:
+            if code != _GOING_AWAY or not self._ended or self.connection.busy:
                 reason = _WHY if code == _GOING_AWAY else None
                 self._nursery.start_soon(self._websocket.aclose, code, reason)
             await self._read_up.wait()

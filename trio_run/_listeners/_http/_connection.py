@@ -207,7 +207,7 @@ class HTTPConnection:
             # A Unix socket's own name is the one that it was bound to, before it was moved to its
             # path.
             known = self.service.listener.addresses
-            server = known[0] if len(known) == 1 else local
+            server = known[0] if len(known) == 1 and self.connection.is_unix else local
             self._addresses = None, (format_address(server), None)
         return self._addresses
 

@@ -70,10 +70,11 @@ class HTTPListener:
       sockets: listen on these, already bound, instead: TCP or Unix.
       idle_timeout: how many seconds a client may stay silent between requests and within a body, or
         take nothing of its response.
-      header_timeout: how many seconds it may take for the head of a request.
+      header_timeout: how many seconds it may take for the head of a request, and a proxy for its
+        header.
       max_message_size: how many bytes a WebSocket message may have. A longer one ends it with Close
         1009.
-      host, backlog, ssl_context, max_connections, reuse_port, name, grace: as for
+      host, backlog, ssl_context, proxy_protocol, max_connections, reuse_port, name, grace: as for
         :class:`TCPListener`.
 
     Raises:
@@ -92,6 +93,7 @@ class HTTPListener:
         mode: int = 0o600,
         backlog: int | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy_protocol: bool = False,
         idle_timeout: float = 75.0,
         header_timeout: float = 10.0,
         max_message_size: int = 2**24,
@@ -137,8 +139,10 @@ class HTTPListener:
             name=name,
             backlog=backlog,
             ssl_context=ssl_context,
+            proxy_protocol=proxy_protocol,
             max_connections=max_connections,
             grace=grace,
+            header_within=header_timeout,
             let_go=self._let_go_idle,
         )
         self.name = name
