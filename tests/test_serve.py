@@ -88,6 +88,38 @@ async def test_it_listens_on_a_unix_socket(shop: Path) -> None:
     assert "GET /a" not in program.output
 
 
+@pytest.mark.parametrize(
+    ("options", "environment", "client", "scheme"),
+    [
+        ([], {}, "192.0.2.7", "https"),
+        ([], {"FORWARDED_ALLOW_IPS": "10.0.0.0/8"}, "127.0.0.1", "http"),
+        (["--forwarded-allow-ips", "*"], {"FORWARDED_ALLOW_IPS": ""}, "192.0.2.7", "https"),
+        (["--forwarded-allow-ips", ""], {}, "127.0.0.1", "http"),
+    ],
+)
+async def test_it_believes_the_proxies_that_it_is_told(
+    shop: Path, options: list[str], environment: dict[str, str], client: str, scheme: str
+) -> None:
+    arguments = serve(shop, "shop:app", "--port", "0", *options)
+    headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    async with open_program(arguments, env=os.environ | environment) as program:
+        url = await url_of(program)
+        assert (await get(f"{url}/a", headers=headers)).text == f"{scheme} /a"
+        assert client in await program.line_with("GET /a")
+        await stop(program)
+
+
+async def test_it_takes_the_header_of_a_proxy(shop: Path) -> None:
+    async with open_program(serve(shop, "shop:app", "--port", "0", "--proxy-protocol")) as program:
+        port = int((await url_of(program)).rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 80\r\n")
+            await stream.send_all(b"GET /a HTTP/1.1\r\nHost: shop\r\n\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 OK")
+        assert "192.0.2.7:56324" in await program.line_with("GET /a")
+        await stop(program)
+
+
 async def test_it_serves_those_who_have_a_certificate(shop: Path, tmp_path: Path) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import ssl
 import sys
@@ -68,6 +69,8 @@ def _serve(options: argparse.Namespace) -> int:
             app,
             **_where(options),
             ssl_context=_ssl_context(options),
+            proxy_protocol=options.proxy_protocol,
+            forwarded_allow_ips=options.forwarded_allow_ips,
             idle_timeout=options.timeout_keep_alive,
             max_message_size=options.ws_max_size,
             max_connections=options.max_connections,
@@ -223,6 +226,19 @@ def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
         help="a line for each request",
     )
     option("--log-level", choices=_LEVELS, metavar="LEVEL", help=f"{', '.join(_LEVELS)} (info)")
+    proxy = parser.add_argument_group("behind a proxy").add_argument
+    proxy(
+        "--forwarded-allow-ips",
+        metavar="LIST",
+        default=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),
+        help="which proxies are believed what X-Forwarded-For and -Proto say: addresses and "
+        "networks with commas, * for all ($FORWARDED_ALLOW_IPS, or else 127.0.0.1)",
+    )
+    proxy(
+        "--proxy-protocol",
+        action="store_true",
+        help="each connection begins with the header of a proxy (PROXY protocol, 1 or 2)",
+    )
     tls = parser.add_argument_group("TLS").add_argument
     tls("--ssl-certfile", metavar="FILE", help="serve TLS with this certificate")
     tls("--ssl-keyfile", metavar="FILE", help="and this key, if it is in a file of its own")

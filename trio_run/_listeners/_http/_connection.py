@@ -47,6 +47,7 @@ class HTTPConnection:
         "_addresses",
         "_began",
         "_exchange",
+        "_forwarded_for",
         "_hears_of_input",
         "_is_busy",
         "_sent_before",
@@ -70,6 +71,7 @@ class HTTPConnection:
         self.reading = Turn()
         self.sending = Turn()
         self._addresses: tuple[Any, Any] | None = None  # of the client, and our own
+        self._forwarded_for = ""  # the client, where a proxy has said it
         self._began = 0.0  # the exchange that the access log is to tell of
         self._exchange: Exchange | None = None  # whose app runs in the connection's task
         self._websocket: WebSocket | None = None  # that its app has not accepted or refused yet
@@ -195,6 +197,9 @@ class HTTPConnection:
     def _read_scope(self) -> dict[str, Any]:
         client, server = self._addresses or self._look_up_addresses()
         scope = read_scope(self.parser, self.service.scheme, client, server)
+        proxies = self.service.proxies
+        if proxies and proxies.has(client):
+            self._forwarded_for = proxies.believe(scope)
         if self.service.state is not None:
             scope["state"] = self.service.state.copy()
         return scope
@@ -378,7 +383,7 @@ class HTTPConnection:
         target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
         access_logger.info(
             '%s "%s %s HTTP/%s" %d %d %.3f',
-            self.connection.who,
+            self._forwarded_for or self.connection.who,
             scope["method"],
             target.decode("ascii").replace('"', "%22"),
             scope["http_version"],

@@ -18,11 +18,12 @@ from .._bind import check_given, format_address
 from .._stream import StreamListener
 from .._tcp import TCPEndpoint
 from .._unix import UnixEndpoint
+from ._forwarded import Proxies
 from ._lifespan import ASGIApp, Lifespan
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .._bind import Endpoint
     from .._connection import Connection
@@ -58,7 +59,7 @@ class HTTPListener:
     A request's head may have 64 kB and 1,000 headers. How long a body may be is the app's business.
     ``Date`` and ``Server`` headers are added where the app has none. A WebSocket that is silent for
     20 seconds gets a Ping, and is given up after 20 more. Nothing is believed of
-    ``X-Forwarded-For`` and its like: that is for a middleware.
+    ``X-Forwarded-For``, but from the proxies in ``forwarded_allow_ips``.
 
     Its status is "12 connections, 3 busy", and once it has stopped "12 drained, 0 cut".
 
@@ -74,6 +75,10 @@ class HTTPListener:
         header.
       max_message_size: how many bytes a WebSocket message may have. A longer one ends it with Close
         1009.
+      forwarded_allow_ips: the addresses and networks of proxies that are believed when they say, in
+        X-Forwarded-For and X-Forwarded-Proto, whose request it is; "*" is whoever asks. The app's
+        ``client`` and ``scheme`` and the access log are then of that. A single string may have
+        several, with commas.
       host, backlog, ssl_context, proxy_protocol, max_connections, reuse_port, name, grace: as for
         :class:`TCPListener`.
 
@@ -97,6 +102,7 @@ class HTTPListener:
         idle_timeout: float = 75.0,
         header_timeout: float = 10.0,
         max_message_size: int = 2**24,
+        forwarded_allow_ips: str | Iterable[str] = (),
         max_connections: int | None = None,
         reuse_port: bool = False,
         sockets: Sequence[stdlib_socket.socket] | None = None,
@@ -156,6 +162,7 @@ class HTTPListener:
             idle_timeout=idle_timeout,
             header_timeout=header_timeout,
             max_message_size=max_message_size,
+            proxies=Proxies(forwarded_allow_ips),
         )
 
     @property

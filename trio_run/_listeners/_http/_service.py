@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .._connection import Connection
     from .._stream import StreamListener
+    from ._forwarded import Proxies
     from ._lifespan import ASGIApp
 
 logger = logging.getLogger("trio_run")
@@ -30,6 +31,7 @@ class Service:
     idle_timeout: float  # seconds
     header_timeout: float
     max_message_size: int  # bytes
+    proxies: Proxies
     state: dict[str, Any] | None = None  # of the lifespan, where the app has one
     context: contextvars.Context | None = None  # of a connection's task, when it begins
 
