@@ -109,6 +109,16 @@ async def test_it_believes_the_proxies_that_it_is_told(
         await stop(program)
 
 
+async def test_a_connection_has_an_age_and_a_number_of_requests(shop: Path) -> None:
+    limits = ["--max-requests", "2", "--max-age", "1000"]
+    async with open_program(serve(shop, "shop:app", "--port", "0", *limits)) as program:
+        url = await url_of(program)
+        async with httpx.AsyncClient() as client:
+            ends = [(await client.get(f"{url}/a")).headers.get("connection") for _ in range(4)]
+        assert ends == [None, "close", None, "close"]
+        await stop(program)
+
+
 async def test_it_takes_the_header_of_a_proxy(shop: Path) -> None:
     async with open_program(serve(shop, "shop:app", "--port", "0", "--proxy-protocol")) as program:
         port = int((await url_of(program)).rpartition(":")[2])

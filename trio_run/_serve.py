@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import socket
 import ssl
@@ -74,6 +75,8 @@ def _serve(options: argparse.Namespace) -> int:
             idle_timeout=options.timeout_keep_alive,
             max_message_size=options.ws_max_size,
             max_connections=options.max_connections,
+            max_age=options.max_age,
+            max_requests=options.max_requests,
             backlog=options.backlog,
         )
         if options.status_port is not None:
@@ -206,6 +209,18 @@ def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
         help="how long a client may be silent (75)",
     )
     option("--max-connections", type=count, metavar="N", help="so many at once; more wait")
+    option(
+        "--max-age",
+        **of_time,
+        default=math.inf,
+        help="a connection so old ends with its next response (no limit)",
+    )
+    option(
+        "--max-requests",
+        type=count,
+        metavar="N",
+        help="a connection ends with so many requests (no limit)",
+    )
     option(
         "--backlog",
         type=count,

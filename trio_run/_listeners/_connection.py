@@ -72,6 +72,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         "_reading",
         "_trio_socket",
         "_watch",
+        "at_age",
         "at_drain",
         "at_end",
         "draining",
@@ -103,6 +104,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         self.scope: trio.CancelScope | None = None
         self.task: trio.lowlevel.Task | None = None  # that decides what becomes of it
         self.at_drain: Callable[[], object] | None = None
+        self.at_age: Callable[[], object] | None = None  # what it does past its age: else it drains
         self.at_end: Callable[[], object] | None = None
         self.shaking_hands = False
         self.more_to_come = False  # it is still sending what nobody will read: linger for that
@@ -223,6 +225,13 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         if self._busy and self.at_end is None and not self._is_owed_a_request():
             self._left = self._unread()
         self._end_if_idle()
+
+    def grow_old(self) -> None:
+        """It is past its age: its client is to come back, or go elsewhere."""
+        if self.at_age is not None:
+            self.at_age()
+        elif not self.draining:
+            self.drain()
 
     def _has_only_just_come(self) -> bool:
         return not self._has_asked and trio.current_time() < self.first_request_by

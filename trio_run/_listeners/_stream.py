@@ -17,6 +17,7 @@ import trio
 
 from .._errors import split_cancelled
 from .._inside import Inside, place
+from ._age import Ages
 from ._bind import has_clients, queue_length, turn_away
 from ._connection import Connection
 from ._linger import lingering
@@ -78,6 +79,7 @@ class StreamListener:
         ssl_context: ssl.SSLContext | None,
         proxy_protocol: bool,
         max_connections: int | None,
+        max_age: float,
         grace: float | None,
         drain: Drain = "eof",
         owner: object | None = None,
@@ -97,6 +99,10 @@ class StreamListener:
         for what, number in (("max_connections", max_connections), ("backlog", backlog)):
             if number is not None and (not isinstance(number, int) or number < 1):
                 raise ValueError(f"{what} must be a positive whole number or None, not {number!r}")
+        if not (isinstance(max_age, (int, float)) and max_age > 0):
+            raise ValueError(f"max_age must be a number greater than 0, not {max_age!r}")
+        if drain == "wait" and max_age < math.inf:
+            raise ValueError('max_age has a connection drain: with drain="wait" none does')
         self.name = name
         self.grace = grace
         self.addresses: tuple[Any, ...] = ()
@@ -112,6 +118,7 @@ class StreamListener:
         self._most = sys.maxsize if max_connections is None else max_connections
         self._accepting = trio.CancelScope()
         self._connections: set[Connection] = set()
+        self._ages = Ages(max_age, self.start_soon)
         self._readiness = Readiness()
         self._room = trio.Event()
         self._exhausted = False  # short of descriptors or memory, and has logged it
@@ -297,6 +304,7 @@ class StreamListener:
             watch=self._readiness.watch(accepted),
         )
         self._connections.add(connection)
+        self._ages.add(connection)
         if self._draining:
             self._drain_one(connection)
         self._nursery.start_soon(self._serve, connection, name=_TASK)
@@ -357,6 +365,7 @@ class StreamListener:
             if connection.task is task:
                 connection.close()
                 self._connections.discard(connection)
+                self._ages.discard(connection)
                 self._room.set()
                 self._cut += cancelled
                 self._drained += self._draining and not cancelled

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import math
 import socket as stdlib_socket
 import struct
 import time
@@ -132,6 +133,9 @@ class TCPListener(StreamListener):
       drain: see above.
       max_connections: how many to serve at once. Further clients wait in the kernel's queue. None
         is no limit.
+      max_age: a connection that is so many seconds old drains, as at a stop, so that a client of a
+        long life comes back to whomever a balancer chooses; up to a tenth earlier, so that those
+        that came together do not come back together.
       reuse_port: share the port with other processes that do the same (SO_REUSEPORT).
       sockets: listen on these, already bound, instead. They are closed in the end.
       name: its name in logs and the report.
@@ -155,6 +159,7 @@ class TCPListener(StreamListener):
         proxy_protocol: bool = False,
         drain: Drain = "eof",
         max_connections: int | None = None,
+        max_age: float = math.inf,
         reuse_port: bool = False,
         sockets: Sequence[stdlib_socket.socket] | None = None,
         name: str | None = None,
@@ -169,5 +174,6 @@ class TCPListener(StreamListener):
             proxy_protocol=proxy_protocol,
             drain=drain,
             max_connections=max_connections,
+            max_age=max_age,
             grace=grace,
         )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import secrets
 import socket as stdlib_socket
@@ -153,8 +154,8 @@ class UnixListener(StreamListener):
       take_over: take the path from a process that listens there.
       sockets: listen on these, already bound, instead. They are closed in the end, and their paths
         left alone.
-      backlog, ssl_context, proxy_protocol, drain, max_connections, name, grace: as for
-        :class:`TCPListener`.
+      backlog, ssl_context, proxy_protocol, drain, max_connections, max_age, name, grace: as
+        for :class:`TCPListener`.
 
     Raises:
       TypeError, ValueError: for an argument that can't be right, such as a path longer than the
@@ -176,6 +177,7 @@ class UnixListener(StreamListener):
         proxy_protocol: bool = False,
         drain: Drain = "eof",
         max_connections: int | None = None,
+        max_age: float = math.inf,
         sockets: Sequence[stdlib_socket.socket] | None = None,
         name: str | None = None,
         grace: float | None = None,
@@ -190,6 +192,7 @@ class UnixListener(StreamListener):
             proxy_protocol=proxy_protocol,
             drain=drain,
             max_connections=max_connections,
+            max_age=max_age,
             grace=grace,
         )
 

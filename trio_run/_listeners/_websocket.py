@@ -7,6 +7,7 @@ What happens to connections in general is decided in _stream, where they are lis
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -55,8 +56,8 @@ class WebSocketListener(StreamListener):
       connect_timeout: how many seconds a client may take for its handshake.
       disconnect_timeout: how many seconds it may take to answer the Close when its handler has
         returned.
-      port, host, backlog, ssl_context, proxy_protocol, max_connections, reuse_port, sockets, name,
-        grace: as for :class:`TCPListener`.
+      port, host, backlog, ssl_context, proxy_protocol, max_connections, max_age, reuse_port,
+        sockets, name, grace: as for :class:`TCPListener`.
 
     Raises:
       ImportError: if the extra is not installed.
@@ -75,6 +76,7 @@ class WebSocketListener(StreamListener):
         ssl_context: ssl.SSLContext | None = None,
         proxy_protocol: bool = False,
         max_connections: int | None = None,
+        max_age: float = math.inf,
         reuse_port: bool = False,
         sockets: Sequence[stdlib_socket.socket] | None = None,
         message_queue_size: int = 1,
@@ -111,6 +113,7 @@ class WebSocketListener(StreamListener):
             ssl_context=ssl_context,
             proxy_protocol=proxy_protocol,
             max_connections=max_connections,
+            max_age=max_age,
             name=name or ("wss" if ssl_context else "ws") + (f":{port}" if port else ""),
             grace=grace,
             shields=True,  # the ConnectionClosed of one task cancels those beside it
@@ -156,7 +159,7 @@ class WebSocketListener(StreamListener):
             request = await self._library.wrap_server_stream(
                 conversation, _Stream(conversation, stream), **self._sizes
             )
-        if not self.draining:
+        if not (self.draining or conversation.draining.is_set()):
             return request
         # If the library has refused it already, as malformed, there is nothing more to say.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -164,7 +167,7 @@ class WebSocketListener(StreamListener):
         return None
 
     async def _close(self, conversation: _Conversation, *, failed: bool) -> None:
-        going_away = self.draining or stopping()
+        going_away = self.draining or conversation.draining.is_set() or stopping()
         code = _INTERNAL_ERROR if failed else _GOING_AWAY if going_away else _NORMAL
         if going_away:  # its client has as long as the grace
             await conversation.close(code)

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run._listeners._http import _idle
-from trio_run._listeners._http._idle import IdleConnections
+from trio_run._listeners import _idle
+from trio_run._listeners._idle import IdleConnections
 
 
 class Client:

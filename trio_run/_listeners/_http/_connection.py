@@ -56,6 +56,7 @@ class HTTPConnection:
         "idle_since",
         "parser",
         "reading",
+        "requests_left",
         "sending",
         "service",
         "stream",
@@ -76,11 +77,13 @@ class HTTPConnection:
         self._exchange: Exchange | None = None  # whose app runs in the connection's task
         self._websocket: WebSocket | None = None  # that its app has not accepted or refused yet
         self._is_busy = False
+        self.requests_left = service.how_many_requests()
         self._sent_before = 0  # bytes, when the request came
         self.idle_since = math.inf
 
     async def serve(self) -> None:
         self.connection.send_timeout = self.service.idle_timeout
+        self.connection.at_age = self._grow_old
         self._hears_of_input = self.connection.call_at_input(self._input_came)
         place.set(self.connection.inside)
         if self.service.context is None:
@@ -97,6 +100,7 @@ class HTTPConnection:
                 self._end()
                 self.parser.close()
                 self.connection.call_at_input(None)
+                self.connection.at_age = None
                 self.service.idle.discard(self)
 
     def _is_ours(self) -> bool:
@@ -194,7 +198,12 @@ class HTTPConnection:
                     return True
         raise Refusal(408, f"no whole request for {self.service.header_timeout:g} s")
 
+    def _grow_old(self) -> None:
+        """The next response is the last, so that no request is on its way meanwhile."""
+        self.requests_left = 0
+
     def _read_scope(self) -> dict[str, Any]:
+        self.requests_left -= 1
         client, server = self._addresses or self._look_up_addresses()
         scope = read_scope(self.parser, self.service.scheme, client, server)
         proxies = self.service.proxies
@@ -359,6 +368,7 @@ class HTTPConnection:
     async def _serve_websocket(self, scope: dict[str, Any]) -> None:
         connection = self.connection
         websocket = self._websocket = WebSocket(self, scope)
+        connection.at_age = None
         connection.at_end = websocket.drain
         place.set(connection)  # the app's busy() is to count
         self._began = time.perf_counter()

@@ -6,6 +6,7 @@ to connections in general is decided in _stream, to requests in _connection.
 
 from __future__ import annotations
 
+import math
 import os
 import socket as stdlib_socket
 from functools import partial
@@ -75,6 +76,9 @@ class HTTPListener:
         header.
       max_message_size: how many bytes a WebSocket message may have. A longer one ends it with Close
         1009.
+      max_age: a connection that is so many seconds old ends with its next response, and loses no
+        request by that; a WebSocket gets Close 1001. Up to a tenth earlier.
+      max_requests: a connection ends with so many; with up to a tenth less. None is no limit.
       forwarded_allow_ips: the addresses and networks of proxies that are believed when they say, in
         X-Forwarded-For and X-Forwarded-Proto, whose request it is; "*" is whoever asks. The app's
         ``client`` and ``scheme`` and the access log are then of that. A single string may have
@@ -102,8 +106,10 @@ class HTTPListener:
         idle_timeout: float = 75.0,
         header_timeout: float = 10.0,
         max_message_size: int = 2**24,
+        max_requests: int | None = None,
         forwarded_allow_ips: str | Iterable[str] = (),
         max_connections: int | None = None,
+        max_age: float = math.inf,
         reuse_port: bool = False,
         sockets: Sequence[stdlib_socket.socket] | None = None,
         name: str | None = None,
@@ -125,6 +131,10 @@ class HTTPListener:
         ):
             if not (isinstance(number, (int, float)) and number > 0):
                 raise ValueError(f"{what} must be a number greater than 0, not {number!r}")
+        if max_requests is not None and not (isinstance(max_requests, int) and max_requests > 0):
+            raise ValueError(
+                f"max_requests must be a positive whole number or None, not {max_requests!r}"
+            )
         scheme = "https" if ssl_context else "http"
         if [port, path, sockets].count(None) != 2:
             raise ValueError("HTTPListener takes either a port, a path or sockets")
@@ -147,6 +157,7 @@ class HTTPListener:
             ssl_context=ssl_context,
             proxy_protocol=proxy_protocol,
             max_connections=max_connections,
+            max_age=max_age,
             grace=grace,
             header_within=header_timeout,
             let_go=self._let_go_idle,
@@ -162,6 +173,7 @@ class HTTPListener:
             idle_timeout=idle_timeout,
             header_timeout=header_timeout,
             max_message_size=max_message_size,
+            max_requests=max_requests,
             proxies=Proxies(forwarded_allow_ips),
         )
 

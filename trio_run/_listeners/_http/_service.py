@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import one_line, unwrapped
-from ._idle import IdleConnections
+from .._idle import IdleConnections
 
 if TYPE_CHECKING:
     import contextvars
@@ -31,6 +33,7 @@ class Service:
     idle_timeout: float  # seconds
     header_timeout: float
     max_message_size: int  # bytes
+    max_requests: int | None
     proxies: Proxies
     state: dict[str, Any] | None = None  # of the lifespan, where the app has one
     context: contextvars.Context | None = None  # of a connection's task, when it begins
@@ -38,6 +41,11 @@ class Service:
     def __post_init__(self) -> None:
         self.idle = IdleConnections(self.idle_timeout, self.listener.start_soon)
         self.silent = IdleConnections(_SILENT, self.listener.start_soon)
+
+    def how_many_requests(self) -> int:
+        """So many a connection may bring: not all the same, so that not all end at once."""
+        most = self.max_requests
+        return sys.maxsize if most is None else most - random.randrange(most // 10 + 1)
 
     def log_failure(
         self, connection: Connection, what: str, error: Exception, *, left: str

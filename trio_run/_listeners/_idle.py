@@ -42,10 +42,15 @@ class IdleConnections:
     Args:
       seconds: how long one may be idle.
       start_soon: starts the task that looks; it ends when there is no connection any more.
+      turn: look again after so many seconds at the latest. One that comes later may be due earlier,
+        where it has been idle before.
     """
 
-    def __init__(self, seconds: float, start_soon: Callable[..., object]) -> None:
+    def __init__(
+        self, seconds: float, start_soon: Callable[..., object], *, turn: float = math.inf
+    ) -> None:
         self._seconds = seconds
+        self._turn = turn
         self._start_soon = start_soon
         self._connections: set[Waiting] = set()
         self._heap: list[tuple[float, int, Waiting]] = []  # when to look at which
@@ -54,7 +59,7 @@ class IdleConnections:
 
     def add(self, connection: Waiting) -> None:
         self._connections.add(connection)
-        self._look_later(connection, trio.current_time())
+        self._look_later(connection, min(connection.idle_since, trio.current_time()))
         if len(self._connections) == 1:
             self._looking = trio.CancelScope()
             self._start_soon(self._look, self._looking)
@@ -87,7 +92,7 @@ class IdleConnections:
     async def _look(self, looking: trio.CancelScope) -> None:
         with looking:
             while self._heap:
-                await trio.sleep_until(self._heap[0][0])
+                await trio.sleep_until(min(self._heap[0][0], trio.current_time() + self._turn))
                 now = trio.current_time()
                 while self._heap and self._heap[0][0] <= now:
                     connection = heapq.heappop(self._heap)[2]
