@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import re
+import runpy
 import shutil
 import signal
 import ssl
@@ -27,6 +28,7 @@ import uvicorn
 from trio.testing import MockClock
 
 import trio_run
+from benchmarks import lost
 from trio_run import lessons, testing
 from trio_run.testing import Program, open_program
 
@@ -143,7 +145,8 @@ def at_port(source: str, port: int) -> str:
     """The same program at other ports, and on the loopback interface alone."""
     source = source.replace("StatusPage(8081", f"StatusPage({free_port()}")
     for number, ours in ("8081", free_port()), (r"\d{4}", port):
-        source = re.sub(rf"(Listener\(.*?, ){number}\b", rf'\g<1>{ours}, host="127.0.0.1"', source)
+        here = rf'\g<1>{ours}, host="127.0.0.1"'
+        source = re.sub(rf"(Listener\(.*?, ){number}\b(?!, host)", here, source)
     source = source.replace("0.0.0.0", "127.0.0.1")
     return re.sub(r"\b(7000|8000|8080)\b", str(port), source)
 
@@ -276,7 +279,21 @@ def test_what_a_program_writes_is_what_ours_does(block: Block) -> None:
 
 def test_the_guide_begins_as_the_readme_does() -> None:
     first = next(block for block in GUIDE if block.place.startswith("index.rst"))
-    assert first.text == README[0].text
+    assert first.text == README[1].text  # after the one in plain Trio
+
+
+def test_the_picture_in_the_readme_is_what_the_example_does_now() -> None:
+    drawing = runpy.run_path(str(DOCS / "_ext" / "readme_picture.py"))
+    assert drawing["PICTURE"].read_text(encoding="utf-8") == drawing["picture"]()
+    assert f"]({drawing['PICTURE'].relative_to(ROOT)})" in (ROOT / "README.md").read_text()
+
+
+async def test_what_the_readme_says_is_lost_is_measured() -> None:
+    plain, ours = lost.programs()
+    for program, is_all_answered in (plain, False), (ours, True):
+        begun, answered = await lost.measure(program.replace("7000", str(free_port())))
+        assert (begun == answered) == is_all_answered
+        assert begun >= lost.CLIENTS
 
 
 # The examples, which the pages include.
