@@ -300,6 +300,7 @@ class Transport:
     listener: Callable[..., StreamListener]
     tls: bool = False
     layer: type[Layer] | None = None  # above TCP, a Unix socket, or TLS
+    header: bytes = b""  # of a proxy, which the listener expects
 
     @property
     def handler(self) -> str:
@@ -355,18 +356,21 @@ TRANSPORTS = [
     Transport("https", HTTPListener, tls=True, layer=HTTP),
     Transport("asgi+ws", HTTPListener, layer=WebSocket),
     Transport("asgi+wss", HTTPListener, tls=True, layer=WebSocket),
+    Transport("proxy+tcp", TCPListener, header=b"PROXY TCP4 192.0.2.7 192.0.2.1 5 6\r\n"),
+    Transport("proxy+https", HTTPListener, tls=True, layer=HTTP, header=b"PROXY UNKNOWN\r\n"),
 ]
 
 
 class Client:
     """It reads all the time, unless it is told to pause, and hangs up at the end of the stream."""
 
-    def __init__(self, address: Any, layers: list[Layer]) -> None:
+    def __init__(self, address: Any, layers: list[Layer], header: bytes) -> None:
         self.got = b""
         self.end = ""
         self.answers_the_end = True
         self._layers = layers
         self._socket = connected_to(address)
+        self._socket.sendall(header)
         if isinstance(address, tuple):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
@@ -559,7 +563,7 @@ class Cell:
         layers: list[Layer] = [TLS(self.client_context)] if self.transport.tls else []
         if self.transport.layer is not None:
             layers.append(self.transport.layer())
-        client = Client(self.server.address, layers)
+        client = Client(self.server.address, layers, self.transport.header)
         self.clients.append(client)
         self.nursery.start_soon(client.run)
         return client
@@ -1164,6 +1168,7 @@ async def playing(
         getattr(service, transport.handler),
         ssl_context=contexts[0] if transport.tls else None,
         max_connections=case.room,
+        proxy_protocol=bool(transport.header),
         **where,
     )
     server = Server(listener, Group(grace=0 if stop == "no_grace" else GRACE))
