@@ -348,3 +348,36 @@ async def test_rule_10_from_the_moment_of_a_stop_responses_end_their_connections
             await Client(stream).send(request())
             await is_last(Client(stream), b"")
             await server.ended.wait()
+
+
+async def test_all_listeners_of_an_actor_let_go_and_serve_until_their_turn_to_stop(
+    clock: MockClock,
+) -> None:
+    """Somebody needs them, and takes longer than the lame duck."""
+    listeners = [HTTPListener(only_http(answers), 0, host=HOST, name=name) for name in "ab"]
+    over = trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                await nursery.start(listener.execute)
+            task_status.started()
+
+    async def take_long(_cause: Cause) -> None:
+        await trio.sleep(3)
+        over.set()
+
+    group = Group(lame_duck=2)
+    group.add(over.wait, take_long, name="user", needs=[group.add(serve)])
+    with trio.fail_after(TIMEOUT):
+        async with running(group):
+            async with await connect(listeners[0]) as first, await connect(listeners[1]) as second:
+                group.stop()
+                for client in map(Client, (first, second)):
+                    await is_ended(client)
+                    assert 1 < trio.current_time() <= 2.1
+            await trio.sleep(0.5)
+            async with await connect(listeners[0]) as stream:
+                await Client(stream).send(request())
+                await is_last(Client(stream), b"")
+            assert 2 < trio.current_time() < 5
