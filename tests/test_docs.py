@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import httpx
 import pytest
@@ -599,6 +599,17 @@ def test_every_line_that_is_logged_is_in_the_reference_and_no_other() -> None:
         assert any(map(pattern.fullmatch, said)), pattern
     for line in said:
         assert any(pattern.fullmatch(line) for pattern in logged()), line
+
+
+def test_what_troubleshooting_quotes_is_a_line_that_is_logged() -> None:
+    page = (DOCS / "troubleshooting.rst").read_text(encoding="utf-8")
+    known = (DOCS / "reference" / "log.rst").read_text(encoding="utf-8")
+    quoted = [" ".join(quote.split()) for quote in re.findall(r'\*\*"([^"]+)"', page)]
+    assert len(quoted) > 8
+    for quote in quoted:
+        assert quote.removesuffix(" ...") in known, quote
+    outcomes = get_args(get_type_hints(trio_run.ActorReport)["outcome"])
+    assert re.findall(r"^``([\w ]+)``  ", page, re.MULTILINE) == list(outcomes)
 
 
 def test_every_rule_is_on_the_page() -> None:

@@ -254,7 +254,7 @@ async def test_what_is_not_installed_is_named_with_the_cure() -> None:
     """
     async with open_program(script(source)) as program:
         assert await program.exit_code() == 2
-    cure = "pip install 'trio-run[http,websocket]'"
+    cure = f"{sys.executable} -m pip install 'trio-run[http,websocket]'"
     assert program.output == f"Lesson 13 needs more than is installed here: {cure}\n"
 
 

@@ -89,7 +89,7 @@ def _teach(lesson: Lesson, port: int | None, last: int) -> int:
     if missing := lesson.missing():
         raise CannotTeach(
             f"Lesson {lesson.number} needs more than is installed here: "
-            f"pip install 'trio-run[{','.join(missing)}]'"
+            f"{sys.executable} -m pip install 'trio-run[{','.join(missing)}]'"
         )
     port = _free_ports(lesson.port if port is None else port)
     heading = f"Lesson {lesson.number}: {lesson.title}"
