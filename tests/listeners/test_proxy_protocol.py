@@ -375,7 +375,7 @@ async def test_a_websocket_knows_its_client(
 
     listener = {"kind": WebSocketListener, "port": 0, "host": HOST, "proxy_protocol": True}
     context = server_context if tls else None
-    async with serving(handler, ssl_context=context, **listener) as server:  # type: ignore[arg-type]
+    async with serving(handler, ssl_context=context, **listener) as server:
         async with await server.connect() as client, trio.open_nursery() as nursery:
             await client.send_all(header)
             own = [client.socket.getsockname(), client.socket.getpeername()]
