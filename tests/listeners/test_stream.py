@@ -1445,3 +1445,28 @@ async def test_rule_05_tls_a_client_that_trickles_its_handshake_does_not_hold_up
             await server.stop()
             assert server.report.duration == pytest.approx(_connection.FIRST_REQUEST)
             nursery.cancel_scope.cancel()
+
+
+async def test_two_workers_on_the_same_socket_share_those_who_come_at_once() -> None:
+    """Each takes one at a time, so that whoever wakes first does not take them all."""
+    clients = 20
+    served = [0, 0]
+
+    def counting(worker: int) -> Callable[[trio.abc.Stream], Awaitable[None]]:
+        async def handler(stream: trio.abc.Stream) -> None:
+            served[worker] += 1
+            await stream.send_all(b"x")
+
+        return handler
+
+    with socket.create_server((HOST, 0), backlog=clients) as bound:
+        address = bound.getsockname()
+        waiting = [socket.create_connection(address) for _ in range(clients)]
+        group = Group()
+        for worker in range(2):
+            group.add(TCPListener(counting(worker), sockets=[bound.dup()]))
+        async with running(group):
+            for client in waiting:
+                with trio.socket.from_stdlib_socket(client) as stream:
+                    assert await stream.recv(1) == b"x"
+    assert served == [clients // 2] * 2

@@ -79,7 +79,7 @@ class Endpoint(abc.ABC):
     def __init__(self, given: Sequence[stdlib_socket.socket] | None) -> None:
         check_given(given)
         self.sockets = list(given or ())
-        self._are_given = given is not None
+        self.are_given = given is not None  # then another process may have them too
 
     @abc.abstractmethod
     async def open(self, backlog: int) -> None:
@@ -107,7 +107,7 @@ class Endpoint(abc.ABC):
         It acts on the socket in every process that has it. So it is not done with one that was
         given, which may be another worker's too, or the service manager's.
         """
-        if self._are_given or sys.platform != "linux":
+        if self.are_given or sys.platform != "linux":
             return False
         try:
             self._turn_newcomers_away(listening)

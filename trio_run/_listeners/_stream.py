@@ -38,6 +38,7 @@ Drain = Literal["eof", "wait", "cancel"]
 
 _TASK = "trio_run connection"  # one name for all: Trio would make a string for each
 _ACCEPT_AT_ONCE = 100  # then others get their turn
+_ACCEPT_GIVEN = 1  # of sockets that other workers may have too, so that each gets its share
 _DRAIN_AT_ONCE = 100  # then these end: the first client need not wait for the last one's turn
 _PAUSE = 0.1  # seconds without accepting when descriptors or memory have run out
 
@@ -242,7 +243,8 @@ class StreamListener:
 
     async def _accept_some(self, listening: stdlib_socket.socket) -> None:
         """Accept what is there and there is room for."""
-        for _ in range(_ACCEPT_AT_ONCE):
+        shares = self._endpoint.are_given and not self._exhausted  # else it is to see the last
+        for _ in range(_ACCEPT_GIVEN if shares else _ACCEPT_AT_ONCE):
             if len(self._connections) >= self._most:
                 return
             try:
