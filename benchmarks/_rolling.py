@@ -1,25 +1,24 @@
 """Servers that are replaced under load, and what was lost of the requests meanwhile.
 
-Decides how each peer's users replace it. What a client does is decided in _requests, and what the
-proxies do in _proxies.
+Decides when each is replaced, and what counts as lost. What a client does is decided in _requests,
+what the proxies do in _proxies, and how each peer is started in _command_lines.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import select
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ._command_lines import command_line
 from ._proxies import count_repeated, haproxy, nginx
 from ._requests import METHODS, Outcome, send_requests
-from ._server import LeftOut, Server, free_port
+from ._server import Server, free_port
 from ._turn import Sample, Turn
 
 _CLIENTS = 50
@@ -29,48 +28,6 @@ _FIRST = 0.5  # seconds until the first is replaced
 _EVERY = 3.0  # seconds from one SIGHUP to the next
 _PAUSE = 0.5  # seconds from the end of one restart to the next one
 _PATIENCE = 30.0
-
-_APP = "benchmarks.servers.rolling"
-
-
-def _command(peer: str, port: int, workers: int) -> list[str]:
-    """As its users would type it. Access logs are off."""
-    at = ["--host", "127.0.0.1", "--port", str(port)]
-    bind = ["--bind", f"127.0.0.1:{port}"]
-    some = ["--workers", str(workers)]
-    command = {
-        "trio-run": [
-            *("trio_run", "serve", f"{_APP}:on_trio", *at, "--lame-duck", "1", "--no-access-log"),
-            *(some if workers > 1 else ()),
-        ],
-        "uvicorn": [
-            *("uvicorn", f"{_APP}:on_asyncio", *at, "--no-access-log", "--log-level", "warning"),
-            *(some if workers > 1 else ()),
-        ],
-        "gunicorn": [
-            *("gunicorn", f"{_APP}:on_asyncio", *bind, *some, "--log-level", "warning"),
-            *("--worker-class", "uvicorn_worker.UvicornWorker", "--keep-alive", "75"),
-        ],
-        "hypercorn": [
-            *("hypercorn", f"{_APP}:on_asyncio", *bind, *some, "--log-level", "WARNING"),
-            *("--worker-class", "uvloop"),
-        ],
-        "granian": [
-            *("granian", f"{_APP}:on_asyncio", *at, *some, "--interface", "asgi"),
-            *("--no-ws", "--log-level", "warning"),
-        ],
-    }[peer]
-    return [sys.executable, "-m", *command]
-
-
-PEERS = ("trio-run", "uvicorn", "gunicorn", "hypercorn", "granian")
-_NEEDS = {
-    "trio-run": ("httptools", "websockets"),
-    "uvicorn": ("uvicorn", "uvloop", "httptools"),
-    "gunicorn": ("gunicorn", "uvicorn_worker", "uvloop", "httptools"),
-    "hypercorn": ("hypercorn", "uvloop"),
-    "granian": ("granian", "uvloop"),
-}
 
 
 class _Ledger:
@@ -96,15 +53,12 @@ class _Servers:
     """The servers of a turn, each at a port. All are ended at the end of the block."""
 
     def __init__(self, turn: Turn, ledger: _Ledger) -> None:
-        for module in _NEEDS[turn.peer]:
-            if importlib.util.find_spec(module) is None:
-                raise LeftOut(f"{module} is not installed")
         self._turn = turn
         self._environment = {**os.environ, "LEDGER": str(ledger.path)}
         self._running: dict[int, Server] = {}
 
-    def start(self, port: int, workers: int) -> Server:
-        command = _command(self._turn.peer, port, workers)
+    def start(self, port: int, workers: int | None = None) -> Server:
+        command = command_line(self._turn.peer, "rolling", port, workers)
         server = Server(command, port=port, environment=self._environment)
         self._turn.servers.append(server)
         self._running[port] = server.__enter__()
@@ -187,12 +141,12 @@ def _roll_behind(
     with _Servers(turn, ledger) as servers:
         ports = [free_port() for _ in range(_SERVERS)]
         for each in ports:
-            servers.start(each, 1)
+            servers.start(each)
 
         def restart(times: int) -> None:
             port = ports[times % _SERVERS]
             servers.stop(port)
-            servers.start(port, 1)
+            servers.start(port)
 
         with proxy(ports, turn.scratch) as front:
             with _Replacing(restart, _PAUSE) as replacing:

@@ -11,7 +11,8 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import _client, _measures, _rolling
+from . import _client, _measures, _rolling, _scaling
+from ._command_lines import PEERS as COMMAND_LINES
 from ._turn import HTTP_PEERS, Sample, Turn
 
 
@@ -20,7 +21,7 @@ class Figure:
     """One kind of number."""
 
     title: str
-    unit: str  # "s", "B", "/s", "%", or "" for a count
+    unit: str  # "s", "B", "/s", "%", "ratio", or "" for a count
     more_is_better: bool = False
 
 
@@ -43,6 +44,7 @@ FIGURES = {
     "failed": Figure("failed", ""),
     "get": Figure("GET, tried once", ""),
     "post": Figure("POST, tried once", ""),
+    "gain": Figure("against one", "ratio", more_is_better=True),
     "replaced": Figure("restarts", "", more_is_better=True),
 }
 
@@ -265,10 +267,32 @@ SCENARIOS = (
         unit="at once",
     ),
     Scenario(
+        "workers",
+        "workers on all cores, requests that take 0.5 ms of processor time each; 50 clients",
+        _scaling.measure_workers,
+        COMMAND_LINES,
+        (2,),
+        (2,),
+        figures=("gain", "rate"),
+        unit="workers",
+    ),
+    Scenario(
+        "rolling",
+        "requests to two workers, which SIGHUP replaces every 3 s; 50 clients",
+        _rolling.roll_workers,
+        COMMAND_LINES,
+        (1_000_000,),
+        (100_000,),
+        figures=_OF_A_ROLL,
+        unit="requests",
+        lost=_LOST,
+        most_rounds=1,
+    ),
+    Scenario(
         "rolling-haproxy",
         "requests through HAProxy to three servers, restarted in turn; 50 clients",
         _rolling.roll_haproxy,
-        _rolling.PEERS,
+        COMMAND_LINES,
         (1_000_000,),
         (100_000,),
         figures=_OF_A_ROLL,
@@ -280,7 +304,7 @@ SCENARIOS = (
         "rolling-nginx",
         "requests through nginx to three servers, restarted in turn; 50 clients",
         _rolling.roll_nginx,
-        _rolling.PEERS,
+        COMMAND_LINES,
         (1_000_000,),
         (100_000,),
         figures=_OF_A_ROLL,
@@ -347,6 +371,9 @@ TARGETS = (
     Target("http-download", "time", "uvicorn-standard", 1.2, 1.0),
     Target("http-upload", "time", "uvicorn-standard", 1.2, 1.0),
     Target("websocket-echo", "rate", "uvicorn-standard", 0.7, 1.0),
+    Target("workers", "gain", None, 1.7, 1.9),
+    Target("rolling", "failed", None, 0, 0),
+    Target("rolling", "lost", None, 0, 0),
     Target("rolling-haproxy", "failed", None, 0, 0),
     Target("rolling-haproxy", "lost", None, 0, 0),
     Target("rolling-nginx", "failed", None, 0, 0),

@@ -51,7 +51,8 @@ class Server:
     """A running server: ``with Server(command) as server``.
 
     It prints its port as its first line; or it is one that is given its port, and is there when it
-    listens. It is killed, with its children, if it still runs at the end of the block.
+    listens. Unless it may use all cores, it has one of its own. It is killed, with its children, if
+    it still runs at the end of the block.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Server:
         *,
         port: int | None = None,
         environment: Mapping[str, str] | None = None,
+        apart: bool = True,
     ) -> None:
         self._command = command
+        self._cores = {SERVER_CORE} if apart else set(_CORES)
         self._port = port
         self._environment = environment
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of the block
@@ -69,7 +72,7 @@ class Server:
         self.tracebacks = 0  # written to stderr: that takes time, and shows that something is wrong
 
     def __enter__(self) -> Self:
-        os.sched_setaffinity(0, {SERVER_CORE})  # a child inherits it, and Go looks at it once
+        os.sched_setaffinity(0, self._cores)  # a child inherits it, and Go looks at it once
         try:
             self._process = subprocess.Popen(
                 self._command,

@@ -1,7 +1,6 @@
 """``python -m trio_run serve``: which app it serves, where, and what it says if it can't."""
 
 import os
-import signal
 import socket
 import ssl
 import subprocess
@@ -15,53 +14,17 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from trio_run import _serve
-from trio_run.testing import Program, open_program
+from trio_run.testing import open_program
 
 from .ports import free_port
-from .programs import python, script
-
-SHOP = """
-    async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            raise NotImplementedError
-        body = (scope["scheme"] + " " + scope["path"]).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body})
-
-    class site:
-        app = app
-
-    def make():
-        return app
-
-    nothing = None
-"""
+from .programs import script
+from .shop import get, serve, stop, url_of, write_shop
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    lines = [line[4:] for line in SHOP.splitlines()]
-    (tmp_path / "shop.py").write_text("\n".join(lines))
     (tmp_path / "broken.py").write_text("import no_such_thing\n")
-    return tmp_path
-
-
-def serve(directory: Path, *arguments: str) -> list[str]:
-    return python("-W", "error", "-m", "trio_run", "serve", "--app-dir", str(directory), *arguments)
-
-
-async def url_of(program: Program) -> str:
-    return (await program.line_with("serving at ")).split("serving at ")[1].strip()
-
-
-async def stop(program: Program) -> None:
-    program.signal(signal.SIGTERM)
-    assert await program.exit_code() == 0
-
-
-async def get(url: str, **options: object) -> httpx.Response:
-    async with httpx.AsyncClient(**options) as client:  # type: ignore[arg-type]
-        return await client.get(url)
+    return write_shop(tmp_path)
 
 
 @pytest.mark.parametrize("app", [["shop:app"], ["shop:site.app"], ["shop:make", "--factory"]])
@@ -209,7 +172,7 @@ async def test_it_serves_on_what_a_service_manager_hands_over(shop: Path) -> Non
         (["shop:nothing", "--factory"], "shop:nothing is no factory: it can't be called"),
         (
             ["shop:app", "--uds", "socket", "--port", "80"],
-            "--host and --port, --uds and --fd say where to listen: give one of the three",
+            "--host and --port, --uds and --fd say where to listen: give one of them",
         ),
         (
             ["shop:app", "--fd", "99999"],

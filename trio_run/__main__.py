@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _COMMANDS = {  # where each is, and how it is shown
     "new": ("_new._command", "new DIR", "write a project of your own: a service to grow"),
     "serve": ("_serve", "serve MODULE:APP", "serve an ASGI app, and lose no request at a stop"),
+    "supervise": (
+        "_supervise",
+        "supervise ... -- COMMAND",
+        "run workers of any program on the same sockets",
+    ),
 }
 _PAGE = """\
 usage: python -m trio_run COMMAND ...

@@ -1,15 +1,19 @@
-"""Arguments: how serve and supervise read a number, a time or an address from the command line.
+"""Arguments: what the command lines of serve and supervise have in common.
 
-What there is to say, and what it means, is decided by each of them.
+That is how a number or a time is read, and the options that mean the same to both. What else there
+is to say is decided by each.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from typing import Any
 
 REFUSED = 2  # the exit code, as argparse has it
+
+Option = Callable[..., Any]  # an ArgumentParser's add_argument
 
 
 class Refused(Exception):
@@ -23,6 +27,12 @@ def seconds(text: str) -> float:
         number = math.nan
     if not number >= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return number
+
+
+def some_seconds(text: str) -> float:
+    if not (number := seconds(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds greater than 0")
     return number
 
 
@@ -40,22 +50,61 @@ def port(text: str) -> int:
     return number
 
 
-def permissions(text: str) -> int:
+def _permissions(text: str) -> int:
     try:
-        return int(text, 8)
+        mode = int(text, 8)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} are no permissions: 660, say") from None
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise argparse.ArgumentTypeError(f"{text!r} are no permissions: 660, say")
+    return mode
 
 
 def _whole(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def add_grace(option: Any, *names: str) -> None:
+def add_uds_mode(option: Option) -> None:
     option(
-        *("--grace", *names),
+        "--uds-mode",
+        type=_permissions,
+        metavar="MODE",
+        default=0o600,
+        help="the permissions of a Unix socket, octal (600)",
+    )
+
+
+def add_status_port(option: Option) -> None:
+    option(
+        "--status-port",
+        type=port,
+        metavar="PORT",
+        help="a local port for /livez, /readyz and /metrics, and a page that shows how it is",
+    )
+
+
+def add_times(option: Option, *, lame_duck: str) -> None:
+    """How long a stop and a hang may take. ``lame_duck`` says what the lame duck is for."""
+    of_time: dict[str, Any] = {"metavar": "SECONDS"}
+    option(
+        "--grace",
+        "--timeout-graceful-shutdown",
         type=seconds,
-        metavar="SECONDS",
         default=30.0,
         help="how long a stop may take (30); inf is for ever",
+        **of_time,
+    )
+    option("--lame-duck", type=seconds, default=0.0, help=lame_duck, **of_time)
+    option("--stuck-after", type=some_seconds, help="end what hangs for so long", **of_time)
+
+
+def add_workers(option: Option, *, about: str) -> None:
+    """How many processes there are, and how long each may take to start."""
+    option("--workers", type=count, metavar="N", help=about)
+    option(
+        "--ready-within",
+        type=some_seconds,
+        metavar="SECONDS",
+        default=60.0,
+        help="how long a worker that replaces another may take to be ready (60)",
     )

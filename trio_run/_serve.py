@@ -16,12 +16,25 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import REFUSED, Refused, add_grace, count, permissions, port, seconds
+from ._arguments import (
+    REFUSED,
+    Refused,
+    add_status_port,
+    add_times,
+    add_uds_mode,
+    add_workers,
+    count,
+    port,
+    some_seconds,
+)
 from ._asgi import load_app, mount
 from ._errors import CannotStart, cannot_start
 from ._group import Group
-from ._listeners._bind import format_address
 from ._listeners._http._listener import HTTPListener
+from ._listeners._tcp import TCPEndpoint
+from ._listeners._unix import UnixEndpoint
+from ._parent import Doors, run_parent, run_workers, say_where
+from ._reload import Reload
 from ._run import run
 from ._status._listener import StatusPage
 from ._systemd import inherited_sockets
@@ -29,9 +42,9 @@ from ._systemd import inherited_sockets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._journal import Event
+    from ._listeners._bind import Endpoint
 
-_logger = logging.getLogger("trio_run")
+logger = logging.getLogger("trio_run")
 
 _HOST, _PORT = "127.0.0.1", 8000
 _LEVELS = ("critical", "error", "warning", "info", "debug")
@@ -42,15 +55,69 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _set_up_logging(options)
     try:
-        return _serve(options)
+        if options.workers is None and not options.reload:
+            return _serve(options)
+        _, others = _parents_parser().parse_known_args(arguments)
+        command = [sys.executable, *_interpreter_options(), "-m", "trio_run", "serve", *others]
+        return _serve_by_others(options, [*command, "--worker"])
     except (Refused, CannotStart) as exc:
         sys.stderr.write(f"{exc}\n")
         return REFUSED
 
 
+def _interpreter_options() -> list[str]:
+    """Those of this Python, as in ``python -X dev -m trio_run``."""
+    words = sys.orig_argv[1:]
+    return words[: words.index("-m")] if "-m" in words else []
+
+
+def _serve_by_others(options: argparse.Namespace, command: list[str]) -> int:
+    """Serve by processes that get their sockets from this one.
+
+    Raises:
+      Refused, CannotStart: if something is not as it must be.
+    """
+    doors = Doors({"serve": [_endpoint(options)]}, options.lame_duck)
+    if not options.reload:
+        return run_workers(
+            options.app,
+            doors,
+            command,
+            options.workers,
+            backlog=options.backlog,
+            grace=options.grace,
+            ready_within=options.ready_within,
+            # A worker that can still write its stacks has done that by then.
+            stuck_after=None if options.stuck_after is None else 2 * options.stuck_after,
+            status_port=options.status_port,
+            scheme=_scheme(options),
+        )
+    if options.workers is not None:
+        raise Refused("--reload is for one process: leave --workers out")
+    doors.lame_duck = 0.0
+    with doors.opened(options.backlog):
+        reload = Reload(
+            [*command, "--lame-duck", "0"],
+            doors.sockets,
+            directories=options.reload_dir or [options.app_dir],
+            patterns=options.reload_include,
+            ssl_context=_ssl_context(options),
+            grace=options.grace,
+        )
+        return run_parent(
+            options.app,
+            doors,
+            reload,
+            {"SIGHUP": reload.again},
+            grace=options.grace,
+            status_port=options.status_port,
+            scheme=_scheme(options),
+        )
+
+
 def _set_up_logging(options: argparse.Namespace) -> None:
     if options.log_level is not None:
-        _logger.setLevel(options.log_level.upper())
+        logger.setLevel(options.log_level.upper())
     if not options.access_log:
         logging.getLogger("trio_run.access").setLevel(logging.WARNING)
 
@@ -62,14 +129,16 @@ def _serve(options: argparse.Namespace) -> int:
       Refused, CannotStart: if something is not as it must be.
     """
     app = load_app(options.app, options.app_dir, factory=options.factory)
+    ssl_context = _ssl_context(options)
     if options.root_path:
         app = mount(app, options.root_path)
-    group = Group(name=options.app, grace=options.grace, lame_duck=options.lame_duck)
+    name = f"{options.app}[{os.getpid()}]" if options.worker else options.app
+    group = Group(name=name, grace=options.grace, lame_duck=options.lame_duck)
     try:
         listener = HTTPListener(
             app,
             **_where(options),
-            ssl_context=_ssl_context(options),
+            ssl_context=ssl_context,
             proxy_protocol=options.proxy_protocol,
             forwarded_allow_ips=options.forwarded_allow_ips,
             idle_timeout=options.timeout_keep_alive,
@@ -84,26 +153,22 @@ def _serve(options: argparse.Namespace) -> int:
     except (ImportError, TypeError, ValueError) as exc:
         raise Refused(str(exc)) from None
     group.add(listener)
-    scheme = "http" if options.ssl_certfile is None else "https"
-
-    def say_where(event: Event) -> None:
-        if event.kind == "ready" and event.actor is None:
-            where = ", ".join(f"{scheme}://{format_address(each)}" for each in listener.addresses)
-            _logger.info("%s: serving at %s", options.app, where)
-
-    group.on_event(say_where)
+    if not options.worker:
+        say_where(group, listener, _scheme(options))
     code = run(group, stuck_after=options.stuck_after)
     return REFUSED if code == 1 and cannot_start(group.report.cause.error) else code
 
 
+def _scheme(options: argparse.Namespace) -> str:
+    return "http" if options.ssl_certfile is None else "https"
+
+
 def _where(options: argparse.Namespace) -> dict[str, Any]:
-    """Where it is served: where the options say, or else on what was handed over."""
+    """Where it is served, as an HTTPListener takes it."""
     handed_over = [each for sockets in inherited_sockets().values() for each in sockets]
     at_port = options.port is not None or options.host is not None
     if at_port + (options.uds is not None) + (options.fd is not None) > 1:
-        raise Refused(
-            "--host and --port, --uds and --fd say where to listen: give one of the three"
-        )
+        raise Refused("--host and --port, --uds and --fd say where to listen: give one of them")
     if options.uds is not None:
         return {"path": options.uds, "mode": options.uds_mode}
     if options.fd is not None:
@@ -114,6 +179,20 @@ def _where(options: argparse.Namespace) -> dict[str, Any]:
         "host": _HOST if options.host is None else options.host,
         "port": _PORT if options.port is None else options.port,
     }
+
+
+def _endpoint(options: argparse.Namespace) -> Endpoint:
+    """The same for a parent."""
+    where = _where(options)
+    try:
+        if "path" in where:
+            return UnixEndpoint("serve", where["path"], None, mode=where["mode"])
+        sockets = where.get("sockets")
+        if sockets is not None and all(each.family == socket.AF_UNIX for each in sockets):
+            return UnixEndpoint("serve", None, sockets, mode=0o600)
+        return TCPEndpoint("serve", where.get("host"), where.get("port"), sockets, reuse_port=False)
+    except ValueError as exc:
+        raise Refused(str(exc)) from None
 
 
 def _socket_at(descriptor: int) -> socket.socket:
@@ -153,38 +232,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trio_run serve",
         allow_abbrev=False,
+        parents=[_parents_parser()],
         description="Serve an ASGI app over HTTP/1.1 and WebSocket, and lose no request at a stop.",
-        epilog="Sockets that systemd hands over (LISTEN_FDS) are used where nothing else is said.",
+        epilog="Sockets that systemd hands over (LISTEN_FDS) are used where nothing else is said. "
+        "With --workers SIGHUP replaces one after the other, each when the new one is ready, and "
+        "SIGTTIN and SIGTTOU are for one more and one fewer.",
     )
-    _add_place(parser.add_argument_group("where").add_argument)
-    _add_service(parser.add_argument, parser)
-    return parser
-
-
-def _add_place(option: Any) -> None:
-    """Where to listen."""
-    option("--host", help=f"where to listen ({_HOST}); 0.0.0.0 is every IPv4 interface")
-    option("--port", type=port, help=f"at which port ({_PORT}); 0 lets the kernel choose")
-    option("--uds", metavar="PATH", help="listen on a Unix socket there instead")
-    option(
-        "--uds-mode",
-        type=permissions,
-        metavar="MODE",
-        default=0o600,
-        help="its permissions, octal (600)",
-    )
-    option("--fd", type=int, metavar="N", help="listen on the socket that is descriptor N instead")
-    option(
-        "--status-port",
-        type=port,
-        metavar="PORT",
-        help="a local port for /livez, /readyz and /metrics, and a page that shows how it is",
-    )
-
-
-def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
-    """What is served, and how."""
+    option = parser.add_argument
     option("app", metavar="MODULE:APP", help="the app, as in shop.web:app")
+    option("--worker", action="store_true", help=argparse.SUPPRESS)  # a parent says so
     option("--app-dir", metavar="DIR", default=".", help="where the module is looked for (.)")
     option("--factory", action="store_true", help="APP is a function that returns the app")
     option(
@@ -193,25 +249,19 @@ def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
         default="",
         help="the path that a proxy takes off what it passes on, as in /shop",
     )
-    of_time: dict[str, Any] = {"type": seconds, "metavar": "SECONDS"}
-    add_grace(option, "--timeout-graceful-shutdown")
-    option(
-        "--lame-duck",
-        **of_time,
-        default=0.0,
-        help="how long to go on serving at a stop, so that balancers move away (0)",
-    )
-    option("--stuck-after", **of_time, default=None, help="end a program that hangs for so long")
+    add_times(option, lame_duck="for how long to go on serving, so that balancers move away (0)")
     option(
         "--timeout-keep-alive",
-        **of_time,
+        type=some_seconds,
+        metavar="SECONDS",
         default=75.0,
         help="how long a client may be silent (75)",
     )
     option("--max-connections", type=count, metavar="N", help="so many at once; more wait")
     option(
         "--max-age",
-        **of_time,
+        type=some_seconds,
+        metavar="SECONDS",
         default=math.inf,
         help="a connection so old ends with its next response (no limit)",
     )
@@ -221,12 +271,7 @@ def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="a connection ends with so many requests (no limit)",
     )
-    option(
-        "--backlog",
-        type=count,
-        metavar="N",
-        help="how many may wait to be accepted (the kernel's limit)",
-    )
+    option("--backlog", type=count, metavar="N", help="so many may wait (the kernel's limit)")
     option(
         "--ws-max-size",
         type=count,
@@ -263,3 +308,33 @@ def _add_service(option: Any, parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="only for clients with a certificate that one of these has signed",
     )
+    return parser
+
+
+def _parents_parser() -> argparse.ArgumentParser:
+    """What is not for workers: where to listen, and by how many processes it is served."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    where = parser.add_argument_group("where").add_argument
+    where("--host", help=f"where to listen ({_HOST}); 0.0.0.0 is every IPv4 interface")
+    where("--port", type=port, help=f"at which port ({_PORT}); 0 lets the kernel choose")
+    where("--uds", metavar="PATH", help="listen on a Unix socket there instead")
+    add_uds_mode(where)
+    where("--fd", type=int, metavar="N", help="listen on the socket that is descriptor N instead")
+    add_status_port(where)
+    how = parser.add_argument_group("processes").add_argument
+    add_workers(how, about="so many processes that serve, and one that looks after them")
+    how("--reload", action="store_true", help="for development: begin anew when a file changes")
+    how(
+        "--reload-dir",
+        action="append",
+        metavar="DIR",
+        help="where files of Python are watched, with all below (--app-dir); any number of times",
+    )
+    how(
+        "--reload-include",
+        action="append",
+        metavar="PATTERN",
+        default=[],
+        help="watch these too, as in *.html; any number of times",
+    )
+    return parser
