@@ -1238,14 +1238,19 @@ def check(seen: Seen, cell: Cell, took: float, caplog: pytest.LogCaptureFixture)
     else:
         assert client.got == seen.got
     assert client.end in cell.transport.ends(seen.end)
+    details = {seen.detail}
+    if "maybe last" in seen.end:  # then it may have ended the connection before all drain
+        details.add(NO_CLIENT)
     member = cell.server.group.members[0]
-    assert (member.status, member.outcome) == (seen.detail, seen.outcome)
+    assert member.status in details
+    assert member.outcome == seen.outcome
     assert took <= seen.most
     if cell.stop == "grace_over" and seen.outcome == "cut":
         assert took >= GRACE
     if cell.stop != "cancelled":  # then there is none
         report = cell.server.report
-        assert (report.actors[0].detail, report.actors[0].outcome) == (seen.detail, seen.outcome)
+        assert report.actors[0].detail == member.status
+        assert report.actors[0].outcome == seen.outcome
         forced = cell.stop == "second_signal" and seen.outcome == "cut"
         assert report.exit_code == (128 + signal.SIGTERM if forced else 0)
     # A client's doings are no error of the server.

@@ -75,7 +75,7 @@ class IdleConnections:
 
     async def let_go(self, ends: float) -> None:
         """Let them go, the one that has been idle longest first, until all are gone by then."""
-        await trio.sleep((ends - trio.current_time()) / 2)
+        await trio.sleep(max(0.0, ends - trio.current_time()) / 2)  # it may be over already
         due = 0.0  # connections
         while (left := ends - trio.current_time()) > 0:
             idle = [each for each in self._connections if each.idle_since < math.inf]

@@ -76,3 +76,16 @@ async def test_who_has_ended_before_its_time_is_passed_over(autojump_clock: Mock
         await trio.sleep(80)
         assert (first.gave_up_at, second.gave_up_at) == (math.inf, 75)
         idle.discard(second)
+
+
+async def test_a_lame_duck_that_is_over_when_it_is_heard_of_lets_nobody_go(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        idle = IdleConnections(75, nursery.start_soon)
+        client = Client()
+        client.idle_since = trio.current_time()
+        idle.add(client)
+        await idle.let_go(trio.current_time() - 1)
+        assert client.gave_up_at == math.inf
+        idle.discard(client)
