@@ -11,10 +11,12 @@ import trio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from trio_run import _serve
-from trio_run.testing import Program, open_program
+from trio_run import Group, _serve, busy
+from trio_run._reload import Reload
+from trio_run.testing import Program, open_program, running
 
 from . import TIMEOUT
+from .programs import script
 from .shop import SHOP, get, serve, stop, url_of, write_shop
 
 pytest.importorskip("watchfiles", reason="it is what looks for changes")
@@ -166,6 +168,24 @@ async def test_a_stop_while_nothing_runs_ends_it(shop: Path) -> None:
     async with open_program(reloading(shop)) as program:
         await program.line_with("waiting for a change")
         await stop(program)
+
+
+async def test_nothing_is_begun_anew_in_a_stop(tmp_path: Path) -> None:
+    serving = script("import trio, trio_run; trio_run.run(trio.sleep_forever)")
+    reload = Reload(
+        serving, {}, directories=[str(tmp_path)], patterns=[], ssl_context=None, grace=30
+    )
+    group = Group()
+    member = group.add(reload)
+
+    async def needs_it() -> None:  # so its server ends before it is interrupted itself
+        with busy():
+            await member.wait_stopped()
+
+    group.add(needs_it, needs=[member])
+    async with running(group):
+        pass
+    assert [each.name for each in group.report.actors] == ["reload", "needs_it", "server 1"]
 
 
 @pytest.mark.parametrize(

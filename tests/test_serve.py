@@ -233,6 +233,7 @@ async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
     [
         ("--grace", "-1", "'-1' is no number of seconds"),
         ("--grace", "nan", "'nan' is no number of seconds"),
+        ("--stuck-after", "0", "'0' is no number of seconds greater than 0"),
         ("--grace", "soon", "'soon' is no number of seconds"),
         ("--uds-mode", "rw", "'rw' are no permissions: 660, say"),
         ("--port", "65536", "'65536' is no port: a whole number from 0 to 65535"),
