@@ -734,6 +734,7 @@ async def lesson_14_it_says_how_it_is_to_the_end(tmp_path: Path, case: str) -> N
         assert (shown["name"], shown["state"]) == ("station", "running")
         page = await lesson.type(status.removesuffix("status"))
         assert ('name="stop-token" content=""' not in page) == (case == "changed")
+        await lesson.says("life 2 of 'neighbour' failed")
         lesson.ctrl_c()
         await lesson.says("stopping: SIGINT")
         shown = json.loads((await lesson.type(status)).partition("\n")[2])

@@ -711,3 +711,20 @@ async def test_rule_p3_it_is_one_actor_among_others() -> None:
 async def _expect_failure(group: Group) -> None:
     with pytest.raises(GroupFailed):
         await group.run()
+
+
+async def test_rule_p3_what_has_ended_is_sent_nothing_any_more() -> None:
+    """Its number may be somebody else's by now."""
+    process = Process(SLEEP)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(process.execute)
+        child = process._child
+        assert child is not None
+        nursery.cancel_scope.cancel()
+    sent: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "kill", lambda *what: sent.append(what))
+        patch.setattr(os, "killpg", lambda *what: sent.append(what))
+        child.signal(signal.SIGTERM)
+        child.kill()
+    assert sent == []

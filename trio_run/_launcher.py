@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 _NOT_DONE = 127  # the exit code, as a shell has it
 
 
-def main(arguments: list[str]) -> None:  # pragma: no cover - no measurement outlives what it does
+def main(arguments: list[str]) -> None:
     """Become the command at the end of the arguments."""
     parent, report, sockets, names, ctype, directory, *command = arguments
     stage = "prepare"
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:  # pragma: no cover - no measurement out
     os._exit(_NOT_DONE)
 
 
-def _die_with(parent: int) -> None:  # pragma: no cover - see main()
+def _die_with(parent: int) -> None:
     """Be killed when the thread ends that has begun this process; on Linux."""
     if sys.platform == "linux":
         try:
@@ -48,7 +48,7 @@ def _die_with(parent: int) -> None:  # pragma: no cover - see main()
         os._exit(_NOT_DONE)
 
 
-def _forget_signals() -> None:  # pragma: no cover - see main()
+def _forget_signals() -> None:
     """Each signal is at its default, and none blocked, whatever Python or the parent has set."""
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -56,7 +56,7 @@ def _forget_signals() -> None:  # pragma: no cover - see main()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _hand_over(sockets: str, report: int) -> int:  # pragma: no cover - see main()
+def _hand_over(sockets: str, report: int) -> int:
     """Move the sockets to where they are looked for. Returns where to report from now on.
 
     They are first moved out of each other's way.
@@ -74,7 +74,7 @@ def _hand_over(sockets: str, report: int) -> int:  # pragma: no cover - see main
     return reporting
 
 
-def _describe(sockets: str, names: str, ctype: str) -> None:  # pragma: no cover - see main()
+def _describe(sockets: str, names: str, ctype: str) -> None:
     """Say in the environment what there is, and take out of it what Python has put in."""
     os.environ.pop("LC_CTYPE", None)
     if ctype:
@@ -89,5 +89,5 @@ def _describe(sockets: str, names: str, ctype: str) -> None:  # pragma: no cover
         os.environ["WATCHDOG_PID"] = pid
 
 
-if __name__ == "__main__":  # pragma: no cover - see main()
+if __name__ == "__main__":
     main(sys.argv[1:])

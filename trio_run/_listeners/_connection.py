@@ -274,8 +274,7 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
 
     def hurry(self) -> None:
         """From now on do not wait long for the rest of its handshake."""
-        if self._patience > FIRST_REQUEST:
-            self._patience = FIRST_REQUEST
+        self._patience = min(self._patience, FIRST_REQUEST)
         if self.shaking_hands:
             self._wake_reader()
 
