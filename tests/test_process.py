@@ -218,6 +218,11 @@ async def test_rule_p3_what_can_not_be_right_is_said_at_once() -> None:
                 Process(["true"], sockets={name: [listening]})
         with pytest.raises(TypeError, match="must be a string, not 3"):
             Process(["true"], sockets={3: [listening]})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="env must be of strings: 'A' is 1"):
+        Process(["true"], env={"A": 1})  # type: ignore[dict-item]
+    for name, value in (("", "x"), ("A=B", "x"), ("A", "x\0")):
+        with pytest.raises(ValueError, match="there can be no variable"):
+            Process(["true"], env={name: value})
 
 
 async def test_rule_p3_it_runs_once() -> None:
@@ -305,6 +310,18 @@ async def test_rule_p3_it_has_its_sockets_and_no_other_descriptor(
     numbers = [*range(3, 3 + count)]
     what = [f"it: {numbers}", f"it: {[0, 1, 2, *numbers]}"]
     assert lines == [f"it: {named}", *what, f"it: { {'unknown': ports} }", *what]
+
+
+async def test_rule_p3_a_socket_may_be_given_under_two_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(20)]
+        sockets = {"web": opened[-1:], "too": opened[-1:]}
+        with log_of(caplog) as lines:
+            await run(Process(script(TELLS_SOCKETS), sockets=sockets, output="log", name="it"))
+        port = opened[-1].getsockname()[1]
+    assert lines[0] == f"it: { {'web': [port], 'too': [port]} }"
 
 
 # Its stop.

@@ -245,6 +245,16 @@ async def test_rule_p4_one_that_never_gets_ready_is_one_too(release: Release) ->
     assert str(error) == "'shop 1' was not ready within 0.3 s"
 
 
+async def test_rule_p4_of_two_that_never_get_ready_none_is_said_to_have_had_its_grace(
+    release: Release, caplog: pytest.LogCaptureFixture
+) -> None:
+    release.write(SLOW)
+    [error] = await failures_of(Workers(release.command, 2, ready_within=0.3, name="shop"))
+    assert isinstance(error, TimeoutError)
+    assert "killed: it was not ready in time" in caplog.text
+    assert "its grace" not in caplog.text
+
+
 async def test_rule_p4_what_can_not_be_started_is_said_in_a_sentence() -> None:
     # Of two that begin at the same time both have failed.
     errors = await failures_of(Workers(["no-such-program"], 2))

@@ -66,7 +66,7 @@ def _hand_over(sockets: str, report: int) -> int:
     *moved, reporting = (
         fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, after) for each in (*given, report)
     )
-    for each in (*given, report):
+    for each in {*given, report}:  # a socket may be given twice
         if each >= after:
             os.close(each)
     for number, each in enumerate(moved, _FIRST):

@@ -126,7 +126,7 @@ class Process:
         self.name = name or Path(self.command[0]).name
         self.grace = grace
         self.watchdog: float | None = None  # seconds without a sign of life; set by Workers
-        self._env = None if env is None else dict(env)
+        self._env = None if env is None else check_environment(env)
         self._cwd = None if cwd is None else os.fspath(cwd)
         self._sockets = Sockets(sockets)
         self._notify = notify
@@ -355,3 +355,18 @@ def check_command(command: Command) -> tuple[str, ...]:
     if any("\0" in part for part in parts):
         raise ValueError(f"there can be no zero byte in a command: {parts!r}")
     return parts
+
+
+def check_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment, where it can be one.
+
+    Raises:
+      TypeError, ValueError: if it can't.
+    """
+    checked = dict(env)
+    for name, value in checked.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"env must be of strings: {name!r} is {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"there can be no variable {name!r} that is {value!r}")
+    return checked

@@ -54,6 +54,7 @@ class _Worker:
         # It ends by the deadline: that of its start, and later that of its stop.
         self.scope = trio.CancelScope(deadline=self.began + ready_within)
         self.was_ready = self.has_ended = self.is_stopping = False
+        self.was_late = False  # is it killed for not having been ready in time?
         self.error: Exception | None = None
         self._on_ready = on_ready
 
@@ -72,6 +73,7 @@ class _Worker:
     def stop(self, cause: Cause, grace: float) -> None:
         if not self.is_stopping:
             self.is_stopping = True
+            self.was_late = self.scope.cancel_called
             self.scope.deadline = trio.current_time() + grace
             self.process.interrupt(cause)
 
@@ -131,9 +133,9 @@ class Workers:
 
     Raises:
       TypeError, ValueError: for an argument that can't be right.
-      CannotStart, ProcessFailed: from :meth:`execute`, for a worker that could not start or was
-        never ready at the start; an ExceptionGroup if a worker failed too often; RuntimeError
-        outside a group.
+      CannotStart, ProcessFailed, TimeoutError: from :meth:`execute`, for a worker that could not
+        start, ended before it was ready, or was not ready in time at the start. It is killed then.
+        An ExceptionGroup if a worker failed too often; RuntimeError outside a group.
     """
 
     def __init__(
@@ -321,7 +323,10 @@ class Workers:
             self._alive.discard(worker)
             self._changed()
         if worker.scope.cancelled_caught and worker.is_stopping:
-            logger.warning("%s: killed: its grace of %g s is over", name, self._grace())
+            if worker.was_late:
+                logger.warning("%s: killed: it was not ready in time", name)
+            else:
+                logger.warning("%s: killed: its grace of %g s is over", name, self._grace())
         elif worker.scope.cancelled_caught:
             worker.error = TimeoutError(f"{name!r} was not ready within {self._ready_within:g} s")
 
