@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import signal
 import threading
 
@@ -362,3 +363,13 @@ def test_rule_22_a_line_that_can_t_be_written_is_no_failure() -> None:
     stream.close()
     record = logging.LogRecord("trio_run", logging.INFO, __file__, 1, "text", (), None)
     _run._Handler(stream).emit(record)
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", "/dev/null", "-"])
+async def test_rule_22_a_stderr_that_takes_nothing_is_no_failure(stderr: str) -> None:
+    """A full disk of logs, or no stderr at all; and what is written in the end has been tried."""
+    source = script(program("", "run(trio.lowlevel.checkpoint)"))
+    command = ["sh", "-c", f'exec "$@" 2>{"&-" if stderr == "-" else stderr}', "sh", *source]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = await trio.run_process(command, env=environment, check=False)
+    assert ended.returncode == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
 import threading
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -111,7 +112,9 @@ class Reload:
     async def _serve(self, group: Group, number: int) -> bool:
         """Have one server run until there is to be another. Returns whether there is to be none."""
         self._is_due = False
-        process = Process(self._command, sockets=self._sockets, notify=True, name="server")
+        # Bytecode is told apart by the second and the size: what is saved twice in one is stale.
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        process = Process(self._command, env=env, sockets=self._sockets, notify=True, name="server")
         server = _Server(process, lambda: self._happened.set())
         member = group.add(server, name=f"server {number}", grace=self._grace, on_return="ignore")
         is_first = number == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -104,6 +105,7 @@ def run(
                 return trio.run(_main, group, watchdog, notifier)
         finally:
             watchdog.over()
+            _forget_unwritten()
 
 
 def _make_group(actors: tuple[object, ...], name: str, grace: float, lame_duck: float) -> Group:
@@ -162,6 +164,31 @@ def _print(text: str) -> None:
     """Print it on stderr, if there is one that takes it: its end is no failure of the program."""
     with contextlib.suppress(Exception):
         print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _forget_unwritten() -> None:
+    """Leave nothing for a stderr that does not take it, on a full disk, say.
+
+    It is no failure of the program, and Python would end with code 120.
+    """
+    try:
+        sys.stderr.flush()
+    except Exception:
+        with contextlib.suppress(Exception):  # there may be no stderr
+            _flush_to_nowhere(sys.stderr)
+
+
+def _flush_to_nowhere(stream: TextIO) -> None:
+    descriptor = stream.fileno()
+    own = os.dup(descriptor)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        stream.flush()
+    finally:
+        os.dup2(own, descriptor)
+        os.close(own)
 
 
 def _freeze() -> None:
