@@ -241,10 +241,12 @@ async def test_rule_p3_it_begins_with_a_clean_sheet(
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"):
         monkeypatch.setenv(name, "1")
     source = """
-        import os, signal
+        import os
         print(sorted(os.environ))
         print(os.readlink("/proc/self/fd/0"), os.getpgid(0) == os.getpid())
-        print([line for line in open("/proc/self/status") if line[:6] in ("SigBlk", "SigIgn")])
+        for line in open("/proc/self/status"):
+            if line[:6] in ("SigBlk", "SigIgn"):
+                print(line.strip())
     """
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
@@ -262,9 +264,10 @@ async def test_rule_p3_it_begins_with_a_clean_sheet(
         names = [name for name in names if name != "LC_CTYPE" or name in os.environ]
     assert lines[0] == f"it: {names}"
     assert lines[1] == "it: /dev/null True"
-    assert lines[2] == ("it: ['SigBlk:\\t0000000000000000\\n', 'SigIgn:\\t0000000001001000\\n']")
-    assert lines[3:5] == [f"sh: Sig{each}:\t0000000000000000" for each in ("Blk", "Ign")]
-    assert lines[5:] == [f"sh: PWD={Path.cwd()}"]  # it is the shell's own
+    # Signals 32 and 33 are glibc's own: it lets nobody set them, so they stay as they came.
+    masks = [int(line.rpartition("\t")[2], 16) & ~(3 << 31) for line in lines[2:6]]
+    assert masks == [0, 0x01001000, 0, 0]
+    assert lines[6:] == [f"sh: PWD={Path.cwd()}"]  # it is the shell's own
 
 
 async def test_rule_p3_it_has_the_environment_and_the_directory_that_are_said(
