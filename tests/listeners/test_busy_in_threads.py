@@ -25,7 +25,7 @@ async def test_rule_04_busy_in_a_worker_thread_leaves_the_connection_idle(drain:
     async with serving(answer_in_a_thread, drain=drain) as server:
         async with await server.connect() as client:
             assert await ask_in_capitals(client) == b"HELLO"
-            assert server.listener.status == "1 connections, 0 busy"
+            assert server.listener.status == "1 connection, 0 busy"
             server.group.stop()
             assert await read_to_end(client) == b""
         await server.stop()
@@ -51,7 +51,7 @@ async def test_rule_04_busy_in_a_worker_thread_takes_nothing_from_a_block_around
     async with serving(handler) as server, await server.connect() as client:
         await client.send_all(b"hello")
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         server.group.stop()
         await wait_all_tasks_blocked()
         go.set()
@@ -80,7 +80,7 @@ async def test_rule_04_a_block_that_a_thread_runs_in_trio_counts() -> None:
     async with serving(handler) as server, await server.connect() as client:
         await client.send_all(b"hello")
         await begun.wait()
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         server.group.stop()
         await wait_all_tasks_blocked()
         go.set()

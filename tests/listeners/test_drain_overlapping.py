@@ -103,7 +103,7 @@ async def test_rule_04_the_reader_is_ended_at_once_and_the_connection_with_the_l
             service.let_go(b"a")
             assert await read_exactly(client, 1) == b"A"
             await wait_all_tasks_blocked()
-            assert server.listener.status == "1 connections, 1 busy"
+            assert server.listener.status == "1 connection, 1 busy"
             service.let_go(b"b")
             assert await read_to_end(client) == b"B"
         await server.stop()
@@ -199,7 +199,7 @@ async def test_rule_04_a_reader_started_in_a_block_is_ended_when_that_block_ends
             server.group.stop()
             with trio.fail_after(10):
                 await ended.wait()
-            assert server.listener.status == "1 connections, 1 busy"
+            assert server.listener.status == "1 connection, 1 busy"
             service.let_go(b"b")
             assert await read_to_end(client) == b"B"
         await server.stop()
@@ -224,7 +224,7 @@ async def test_a_block_that_another_task_leaves_is_left() -> None:
             await wait_all_tasks_blocked()
             server.group.stop()
             await wait_all_tasks_blocked()
-            assert server.listener.status == "1 connections, 1 busy"
+            assert server.listener.status == "1 connection, 1 busy"
             await client.send_all(b"x")
             assert await read_to_end(client) == b""
         await server.stop()

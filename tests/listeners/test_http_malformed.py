@@ -702,7 +702,7 @@ async def test_a_target_can_not_forge_a_log_line() -> None:
             sent = post(b"Content-Length: 5", body=b"").replace(b" / ", b" /raise%0AERROR ")
             await send_slowly(client, [sent])
             reset(client)
-        while server.listener.status.split(",")[0] != "1 connections":
+        while server.listener.status.split(",")[0] != "1 connection":
             await wait_all_tasks_blocked()
         (line,) = lines_for(who, records)
         assert "\n" not in line
@@ -833,7 +833,7 @@ async def test_a_client_may_leave_at_any_byte(sent: bytes, how: str) -> None:
             elif how == "resets":
                 reset(client)
             await client.aclose()
-            while server.listener.status.split(",")[0] != "1 connections":
+            while server.listener.status.split(",")[0] != "1 connection":
                 await wait_all_tasks_blocked()
             whole = length == len(sent)
             lines = lines_for(who, records)

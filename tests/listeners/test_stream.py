@@ -266,7 +266,7 @@ async def test_rule_02_a_handlers_exception_is_logged_and_counted_and_closes_its
             assert record.getMessage().endswith(f"for {name_of(client)}")
             assert record.exc_info is not None
             assert str(record.exc_info[1]) == "no good"
-            assert server.listener.status == "1 connections, 0 busy, 1 failed"
+            assert server.listener.status == "1 connection, 0 busy, 1 failed"
             server.group.stop()
             assert await read_to_end(other) == b""
         await server.stop()
@@ -642,7 +642,7 @@ async def test_rule_04_an_idle_connection_is_told_at_once(drain: str) -> None:
         server.group.stop()
         await wait_all_tasks_blocked()
         if drain == "wait":  # left alone
-            assert server.listener.status == "1 connections, 0 busy"
+            assert server.listener.status == "1 connection, 0 busy"
             await begin(client)
             await finish(client)
             await client.send_eof()
@@ -659,10 +659,10 @@ async def test_rule_04_a_busy_connection_is_told_when_the_outermost_block_ends(d
         await begin(client)
         server.group.stop()
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         handler.go.set()
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         await finish(client)
         if drain == "wait":
             await begin(client)
@@ -1220,7 +1220,8 @@ async def test_rule_06_further_clients_wait_in_the_kernels_queue() -> None:
             assert await read_exactly(client, 5) == b"hello"
             await wait_all_tasks_blocked()
             waiting = len(clients) - index - 2
-            assert server.listener.status == f"{min(2, waiting + 2)} connections, 0 busy"
+            expected = "2 connections" if waiting >= 0 else "1 connection"
+            assert server.listener.status == f"{expected}, 0 busy"
             await client.aclose()
         assert most == 2
 
@@ -1303,7 +1304,7 @@ async def test_rule_06_the_status_and_the_reports_detail(clock: MockClock) -> No
                 server.group.stop()
                 for client in (first, second):
                     assert await read_and_close(client) == b""
-                assert server.listener.status == "1 connections, 1 busy"
+                assert server.listener.status == "1 connection, 1 busy"
                 await server.stop()
         assert server.detail == "2 drained, 1 cut"
 

@@ -581,7 +581,7 @@ async def test_rule_07_the_path_is_removed_before_the_drain_has_ended(path: Path
         server.group.stop()
         await wait_all_tasks_blocked()
         assert names_in(path.parent) == []
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         handler.go.set()
         await finish(client)
         assert await read_to_end(client) == b""
@@ -991,7 +991,7 @@ async def test_rule_04_idle_connections_are_told_at_once_and_busy_ones_when_they
         if is_busy:
             server.group.stop()
             await wait_all_tasks_blocked()
-            assert server.listener.status == "1 connections, 1 busy"
+            assert server.listener.status == "1 connection, 1 busy"
         handler.go.set()
         await finish(client)
         await wait_all_tasks_blocked()

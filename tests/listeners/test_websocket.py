@@ -248,7 +248,7 @@ async def test_rule_02_a_handler_that_fails_is_logged_with_the_address_and_its_c
             assert record.exc_info is not None
             assert str(record.exc_info[1]) == "no good"
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy, 1 failed"
+        assert server.listener.status == "1 connection, 0 busy, 1 failed"
         server.group.stop()
         await other.is_closed(GOING_AWAY)
         await server.stop()
@@ -470,7 +470,7 @@ async def test_a_client_that_leaves_in_its_handshake_is_forgotten_at_once(
         async with await server.connect() as stream:
             await stream.send_all(sent)
             await wait_all_tasks_blocked()
-            assert server.listener.status == "1 connections, 0 busy"
+            assert server.listener.status == "1 connection, 0 busy"
             if how == "reset":
                 reset_on_close(stream)
         await wait_all_tasks_blocked()
@@ -559,7 +559,7 @@ async def test_rule_09_a_busy_connection_finishes_first_and_nested_blocks_count_
     async with listening(handler) as server, opened(server) as client:
         await client.say("ask")
         assert await client.hear() == "begun"
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         server.group.stop()
         await wait_all_tasks_blocked()
         handler.go.set()
@@ -688,7 +688,7 @@ async def test_rule_09_what_a_client_sends_across_our_close_does_no_harm(
             await client.say("late")
             await client.say("far too late")  # and too big
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         await client.is_closed(GOING_AWAY)
         await server.stop()
         assert server.detail == "1 drained, 0 cut"
@@ -728,7 +728,7 @@ async def test_rule_09_a_handler_busy_again_after_the_end_does_not_end_the_closi
         server.group.stop()
         await saved.wait()
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         await client.is_closed(GOING_AWAY)
 
 
@@ -740,7 +740,7 @@ async def test_rule_09_a_handler_that_returned_before_the_stop_waits_for_its_cli
         await wait_all_tasks_blocked()
         server.group.stop()
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         await client.is_closed(NORMAL)
         await server.stop()
         assert server.detail == "1 drained, 0 cut"
@@ -836,7 +836,7 @@ async def test_rule_09_without_a_group_it_drains_when_it_is_interrupted(clock: M
                 assert isinstance(await client.open(), AcceptConnection)
                 listener.interrupt(None)  # type: ignore[arg-type]
                 await trio.sleep(25)  # there is no grace
-                assert listener.status == "1 connections, 0 busy"
+                assert listener.status == "1 connection, 0 busy"
                 await client.is_closed(GOING_AWAY)
     assert listener.status == "1 drained, 0 cut"
 
@@ -889,7 +889,7 @@ async def test_rule_09_a_client_whose_handler_has_not_accepted_yet_gets_503() ->
             nursery.cancel_scope.cancel()
         server.group.stop()
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         go.set()
         refused = await client.receive()
         assert isinstance(refused, RejectConnection)
@@ -1083,7 +1083,7 @@ async def test_rule_06_further_clients_wait_until_there_is_room() -> None:
             second = WebSocketClient(other)
             await second.send(Request(host="localhost", target="/"))
             await wait_all_tasks_blocked()
-            assert server.listener.status == "1 connections, 0 busy"
+            assert server.listener.status == "1 connection, 0 busy"
             await stream.aclose()
             assert isinstance(await second.receive(), AcceptConnection)
             server.group.stop()

@@ -200,7 +200,7 @@ async def test_a_line_that_is_being_stored_is_answered_when_we_are_stopped(tmp_p
                 await wait_all_tasks_blocked()
             service.group.stop()
             await wait_all_tasks_blocked()
-            assert service.intake.status == "1 connections, 1 busy"
+            assert service.intake.status == "1 connection, 1 busy"
             lock.release()
         assert await read_until(client, b"\n") == b"ok 1\n"
         assert await client.receive_some() == b""
@@ -276,7 +276,7 @@ async def test_a_client_that_does_not_read_is_cut_when_the_grace_is_over(
             nursery.start_soon(send_without_reading)
             # Busy, and not with the store: it waits for its answers to be read.
             while not (
-                service.intake.status == "1 connections, 1 busy"
+                service.intake.status == "1 connection, 1 busy"
                 and service.store.status.endswith(" 0 waiting")
             ):
                 await wait_all_tasks_blocked()

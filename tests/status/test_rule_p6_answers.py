@@ -128,7 +128,7 @@ async def test_who_asks_nothing_gives_his_place_to_a_probe(
     async with serving(Group()) as site, await connect(site.page.addresses[0][:2]) as silent:
         if data:
             await silent.send_all(data)
-        while "1 connections" not in site.page.status:
+        while "1 connection" not in site.page.status:
             await trio.sleep(0.01)
         assert (await site.ask("/livez")).status_code == 200
 
@@ -165,7 +165,7 @@ async def test_the_status_is_the_group_and_its_actors() -> None:
             *("name", "outcome", "ready", "interrupted", "stopped", "error", "detail"),
             *("connections", "busy", "state", "fit", "cut", "daemon", "group"),
         ]
-        assert (door["name"], door["detail"]) == ("door", "1 connections, 0 busy")
+        assert (door["name"], door["detail"]) == ("door", "1 connection, 0 busy")
         assert (door["connections"], door["busy"], door["fit"]) == (1, 0, True)
         assert (status["daemon"], door["daemon"], door["group"]) == (True, False, None)
         assert office["group"]["start"] >= 0

@@ -120,6 +120,7 @@ async def test_a_stop_with_a_slow_actor(browser: Browser, screen: str, scheme: s
             assert await shop.exit_code() == 0
         assert str(verdict).startswith("shop stopped in ")
         assert str(verdict).endswith(" s: SIGTERM received (exit code 0)")
+        assert await browser.run("return document.getElementById('verdict').className") == "good"
         assert await browser.run(f"return {text('state')}") == "stopped"
         assert await browser.run(f"return {text('holdup')}") == ""
         assert await browser.run(f"return {of_row('till', '.detail')}.textContent") == EVIL
@@ -140,6 +141,7 @@ async def test_what_is_cut_is_red_and_named_in_the_last_line(browser: Browser) -
             shop.signal(signal.SIGTERM)
             verdict = await browser.until(text("verdict"), bool)
             assert str(verdict).endswith("(exit code 0; cut: till)")
+            assert await browser.run("return document.getElementById('verdict').className") == "bad"
             assert await browser.run(f"return {of_row('till', '.bar')}.className") == "bar cut"
             assert await shop.exit_code() == 0
 

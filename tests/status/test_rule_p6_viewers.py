@@ -378,6 +378,7 @@ async def test_a_failure_that_stops_all_is_one_line(autojump_clock: MockClock) -
     ("status", "numbers"),
     [
         ("1,234 connections, 5 busy", (1234, 5)),
+        ("1 connection, 1 busy", (1, 1)),
         ("life 2: 12 connections, 3 busy, 1 failed", (12, 3)),
         ("12 drained, 0 cut", None),
         ("it has 12 connections, 3 busy", None),

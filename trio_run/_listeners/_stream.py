@@ -137,7 +137,8 @@ class StreamListener:
             status = f"{self._drained:,} drained, {self._cut:,} cut"
         else:
             busy = sum(connection.busy for connection in self._connections)
-            status = f"{len(self._connections):,} connections, {busy:,} busy"
+            count = len(self._connections)
+            status = f"{count:,} connection{'' if count == 1 else 's'}, {busy:,} busy"
         return status + (f", {self._failed:,} failed" if self._failed else "")
 
     @property

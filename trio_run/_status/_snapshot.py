@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._actor import Cause
     from .._report import ActorReport
 
-_CONNECTIONS = re.compile(r"(?:^|: )([\d,]+) connections, ([\d,]+) busy")
+_CONNECTIONS = re.compile(r"(?:^|: )([\d,]+) connections?, ([\d,]+) busy")
 
 
 def groups_in(group: Group, path: str | None = None) -> Iterator[tuple[str, Group]]:

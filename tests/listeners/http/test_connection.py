@@ -550,7 +550,7 @@ async def test_work_after_the_response_does_not_hold_up_the_next_request() -> No
         assert (await client.ask(request("GET /1 HTTP/1.1"))).body == b"/1"
         assert (await client.ask(request("GET /2 HTTP/1.1"))).body == b"/2"
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         server.group.stop()
         assert await client.read_to_end() == b""
         await stream.aclose()

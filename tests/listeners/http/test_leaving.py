@@ -142,7 +142,7 @@ async def test_a_client_that_reads_slowly_is_not_cut(
         while got < 400_000:
             got += len(await client.receive_some(20_000))
             await trio.sleep(0.15)
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         leave(client, "resets")
         await wait_all_tasks_blocked()
     assert "taken nothing" not in caplog.text

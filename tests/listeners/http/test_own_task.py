@@ -141,7 +141,7 @@ async def test_the_next_request_is_served_while_the_app_goes_on() -> None:
         assert (await client.ask(request("GET /quick HTTP/1.1"))).body == b"-"
         await wait_all_tasks_blocked()
         assert app.running == 3
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         app.go.set()
         await wait_all_tasks_blocked()
         assert app.running == 0

@@ -55,7 +55,7 @@ async def test_an_app_that_raises_is_logged_and_its_client_gets_1011(
         assert isinstance(client.stream, trio.SocketStream)
         await client.say("hello")
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy, 1 failed"
+        assert server.listener.status == "1 connection, 0 busy, 1 failed"
         await client.is_closed(CloseConnection(code=1011, reason=""))
         [record] = tracebacks(caplog)
         assert record.levelno == logging.ERROR

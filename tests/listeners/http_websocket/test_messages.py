@@ -688,14 +688,14 @@ async def test_what_it_says_of_itself() -> None:
     app = Answering()
     async with listening(app) as server, opened(server) as client:
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
         await client.say("ask")
         assert await client.hear() == "begun"
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         app.go.set()
         assert await client.hear() == "done"
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 0 busy"
+        assert server.listener.status == "1 connection, 0 busy"
 
 
 async def test_what_is_sent_after_the_client_has_closed_is_a_disconnect() -> None:

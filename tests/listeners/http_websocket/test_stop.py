@@ -103,7 +103,7 @@ async def test_a_message_in_hand_is_answered_first() -> None:
         assert await client.hear() == "begun"
         server.group.stop()
         await wait_all_tasks_blocked()
-        assert server.listener.status == "1 connections, 1 busy"
+        assert server.listener.status == "1 connection, 1 busy"
         app.go.set()
         assert await client.hear() == "done"
         await client.is_closed(GOING_AWAY)
