@@ -197,8 +197,11 @@ async def test_rule_p3_without_descriptors_to_watch_it_by_it_is_looked_at(
 
 
 async def test_rule_p3_what_can_not_be_right_is_said_at_once() -> None:
-    with pytest.raises(TypeError, match="command must be a list"):
-        Process("true")
+    for command in ("true", Path("true"), 3, None):
+        with pytest.raises(TypeError, match="command must be a list"):
+            Process(command)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="command must be of strings and paths, not 1"):
+        Process(["true", 1])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="command must name a program"):
         Process([])
     with pytest.raises(ValueError, match="command must name a program"):
@@ -218,6 +221,19 @@ async def test_rule_p3_what_can_not_be_right_is_said_at_once() -> None:
                 Process(["true"], sockets={name: [listening]})
         with pytest.raises(TypeError, match="must be a string, not 3"):
             Process(["true"], sockets={3: [listening]})  # type: ignore[dict-item]
+    with pytest.raises(
+        TypeError, match="env must be a mapping, of names to values, not \\['A=1'\\]"
+    ):
+        Process(["true"], env=["A=1"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="cwd must be a string or a path, not 3"):
+        Process(["true"], cwd=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no zero byte in cwd"):
+        Process(["true"], cwd="a\0b")
+    for number in (0, 1000, "TERM"):
+        with pytest.raises(ValueError, match=f"stop_signal must be one, .*, not {number!r}"):
+            Process(["true"], stop_signal=number)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="grace must be a number of seconds, 0 or more, not -1"):
+        Process(["true"], grace=-1)
     with pytest.raises(TypeError, match="env must be of strings: 'A' is 1"):
         Process(["true"], env={"A": 1})  # type: ignore[dict-item]
     for name, value in (("", "x"), ("A=B", "x"), ("A", "x\0")):

@@ -197,6 +197,24 @@ inner.add(opener)
         assert server.output == "the cellar is locked: fetch the key\n"
 
 
+async def test_a_process_that_failed_is_a_sentence_and_has_no_traceback_of_ours() -> None:
+    body = """
+from trio_run import Process, Restarting
+def process(code):
+    return Process(["sh", "-c", f"echo over {code} >&2; exit {code}"], output="log")
+again = Restarting(lambda: process(3), first=0.0, most=0.0, limit=2, name="again")
+group = Group()
+group.add(process(4), on_error="ignore")
+group.add(again)
+"""
+    async with open_program(script(program(body, "run(group)"))) as server:
+        assert await server.exit_code() == 1
+    assert "Traceback" not in server.output
+    assert "'sh' failed: ProcessFailed: 'sh' ended with exit code 4" in server.output
+    sentence = "'sh' ended with exit code 3. Last on its stderr:\n    over 3\n"
+    assert f"\n'again' failed 3 times in 300 s:\n  {sentence}" in server.output
+
+
 async def test_a_program_that_has_set_up_logging_keeps_it() -> None:
     body = "import logging\nlogging.basicConfig(level='WARNING', format='LOG %(message)s')"
     source = program(body + FAILING, "run(boiler)")

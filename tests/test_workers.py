@@ -241,8 +241,8 @@ signal.pause()
 async def test_rule_p4_one_that_never_gets_ready_is_one_too(release: Release) -> None:
     release.write(SLOW)
     [error] = await failures_of(Workers(release.command, 1, ready_within=0.3, name="shop"))
-    assert isinstance(error, TimeoutError)
-    assert str(error) == "'shop 1' was not ready within 0.3 s"
+    assert isinstance(error, ProcessFailed)
+    assert str(error) == "'shop 1' was not ready within 0.3 s: it was killed"
 
 
 async def test_rule_p4_of_two_that_never_get_ready_none_is_said_to_have_had_its_grace(
@@ -250,7 +250,7 @@ async def test_rule_p4_of_two_that_never_get_ready_none_is_said_to_have_had_its_
 ) -> None:
     release.write(SLOW)
     [error] = await failures_of(Workers(release.command, 2, ready_within=0.3, name="shop"))
-    assert isinstance(error, TimeoutError)
+    assert isinstance(error, ProcessFailed)
     assert "killed: it was not ready in time" in caplog.text
     assert "its grace" not in caplog.text
 
@@ -498,7 +498,7 @@ async def test_rule_p4_a_release_that_does_not_start_keeps_the_old_ones(
         assert workers.status == "2 workers, 2 ready"
         why = {
             CRASHES: "ProcessFailed: 'workers 1' ended with exit code 3 before it was ready.",
-            SLOW: "TimeoutError: 'workers 1' was not ready within 1 s.",
+            SLOW: "ProcessFailed: 'workers 1' was not ready within 1 s: it was killed.",
             "no program": f"CannotStart: cannot start 'workers 1' ({program}): No such file or",
             "pass": "ProcessFailed: 'workers 1' ended with exit code 0 before it was ready.",
         }[broken]
@@ -731,13 +731,17 @@ signal.pause()
 
 
 async def test_rule_p4_what_can_not_be_right_is_said_at_once(release: Release) -> None:
-    for count in (0, -1, 1.5, "2"):
+    for count in (0, -1, 1.5, "2", True, [3]):
         with pytest.raises(ValueError, match="count must be a positive whole number or None"):
             Workers(release.command, count)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="command must be a list"):
         Workers("shop")
     with pytest.raises(ValueError, match="ready_within must be a number of seconds"):
         Workers(release.command, ready_within=-1)
+    with pytest.raises(ValueError, match="ready_within must be more than 0 seconds"):
+        Workers(release.command, ready_within=0)
+    with pytest.raises(ValueError, match="grace must be a number of seconds, 0 or more, not -1"):
+        Workers(release.command, grace=-1)
     with pytest.raises(ValueError, match="stuck_after must be more than 0"):
         Workers(release.command, stuck_after=0)
     with pytest.raises(ValueError, match="stuck_after goes with notify"):

@@ -43,7 +43,7 @@ Everything is logged on the logger ``trio_run``.
 """
 
 from ._actor import Actor, Cause, State
-from ._errors import CannotStart, GroupFailed
+from ._errors import CannotStart, GroupFailed, ProcessFailed
 from ._group import Group, current_group
 from ._inside import busy, cancel_on_stop, stopping, wait_stopping
 from ._journal import Event
@@ -55,7 +55,7 @@ from ._listeners._unix import UnixListener
 from ._listeners._websocket import WebSocketListener
 from ._member import Member
 from ._notify import SystemdNotifier
-from ._process import Process, ProcessFailed
+from ._process import Process
 from ._report import ActorReport, Report
 from ._restart import Restarting
 from ._run import run

@@ -22,9 +22,34 @@ if TYPE_CHECKING:
 class CannotStart(Exception):
     """An actor cannot start, for a reason that a person can mend: a port in use, say.
 
-    An actor raises it with a whole sentence, which :func:`run` prints alone, where any other
-    failure gets its traceback.
+    An actor raises it with a whole sentence, which :func:`run` prints alone, where a failure of
+    Python code gets its traceback.
     """
+
+
+class ProcessFailed(Exception):
+    """A child process ended otherwise than by exit code 0, or by the signal that stopped it.
+
+    ``command`` is what ran, a tuple. ``exit_code`` and ``signal`` are numbers, and one of them is
+    None. ``stderr`` has the last lines that it wrote there, where they are logged. :func:`run`
+    prints its text without a traceback.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        command: tuple[str, ...],
+        exit_code: int | None,
+        signal: int | None,
+        stderr: Sequence[str],
+    ) -> None:
+        lines = "".join(f"\n  {line}" for line in stderr)
+        super().__init__(f"{what}. Last on its stderr:{lines}" if lines else what)
+        self.command = command
+        self.exit_code = exit_code
+        self.signal = signal
+        self.stderr = "\n".join(stderr)
 
 
 class GroupFailed(ExceptionGroup[Exception]):
@@ -183,6 +208,19 @@ def cannot_start(error: BaseException | None) -> bool:
     if isinstance(error, GroupFailed):
         return all(map(cannot_start, error.exceptions))
     return isinstance(error, CannotStart)
+
+
+def tells_all(error: BaseException) -> bool:
+    """Is its text all there is to say? A traceback would show code of ours alone."""
+    return all(isinstance(leaf, (CannotStart, ProcessFailed)) for leaf in _leaves(error))
+
+
+def in_words(error: BaseException) -> str:
+    """The text of one that tells all; of several the texts, each once."""
+    if not isinstance(error, BaseExceptionGroup):
+        return str(error)
+    texts = dict.fromkeys(str(leaf).replace("\n", "\n  ") for leaf in _leaves(error))
+    return "\n  ".join([f"{error.message}:", *texts])
 
 
 def one_line(error: BaseException) -> str:

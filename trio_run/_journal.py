@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from ._errors import cannot_start, one_line
+from ._errors import cannot_start, one_line, tells_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -215,7 +215,8 @@ class Journal:
         self, level: int, text: str, *args: object, error: BaseException | None = None
     ) -> None:
         try:
-            logger.log(level, f"%s: {text}", self._name, *args, exc_info=error)  # noqa: G004 - ours
+            shown = None if error is None or tells_all(error) else error
+            logger.log(level, f"%s: {text}", self._name, *args, exc_info=shown)  # noqa: G004 - ours
         except BaseException as exc:
             self._on_failure(exc)
 

@@ -16,10 +16,9 @@ import trio
 
 from ._arguments import REFUSED, Refused
 from ._cores import cores
-from ._errors import CannotStart, cannot_start
+from ._errors import CannotStart, ProcessFailed, cannot_start
 from ._group import Group
 from ._listeners._bind import INTERNET, format_address
-from ._process import ProcessFailed
 from ._run import run
 from ._signals import SignalReceiver
 from ._status._listener import StatusPage

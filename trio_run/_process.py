@@ -12,20 +12,22 @@ import logging
 import math
 import os
 import signal
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import trio
 
+from ._actor import check_seconds
 from ._child import Child, Sockets
-from ._errors import CannotStart
+from ._errors import CannotStart, ProcessFailed
 from ._inside import Inside, place
 from ._notices import Notices
 from ._output import Output
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ._actor import Cause
 
@@ -37,30 +39,6 @@ logger = logging.getLogger("trio_run")
 _AT_ONCE = 100  # notices; then others get their turn
 _ABORT = 2.0  # seconds for one that hangs to write where, and to end
 _LONGEST = 1000  # characters of a status
-
-
-class ProcessFailed(Exception):
-    """A child process ended otherwise than by exit code 0, or by the signal that stopped it.
-
-    ``command`` is what ran, a tuple. ``exit_code`` and ``signal`` are numbers, and one of them is
-    None. ``stderr`` has the last lines that it wrote there, where they are logged.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        command: tuple[str, ...],
-        exit_code: int | None,
-        signal: int | None,
-        stderr: Sequence[str],
-    ) -> None:
-        lines = "".join(f"\n  {line}" for line in stderr)
-        super().__init__(f"{what}. Last on its stderr:{lines}" if lines else what)
-        self.command = command
-        self.exit_code = exit_code
-        self.signal = signal
-        self.stderr = "\n".join(stderr)
 
 
 class Process:
@@ -124,14 +102,14 @@ class Process:
             raise ValueError(f'output must be "inherit" or "log", not {output!r}')
         self.command = check_command(command)
         self.name = name or Path(self.command[0]).name
-        self.grace = grace
+        self.grace = None if grace is None else check_seconds("grace", grace)
         self.watchdog: float | None = None  # seconds without a sign of life; set by Workers
         self._env = None if env is None else check_environment(env)
-        self._cwd = None if cwd is None else os.fspath(cwd)
+        self._cwd = None if cwd is None else check_directory(cwd)
         self._sockets = Sockets(sockets)
         self._notify = notify
         self._logs = output == "log"
-        self._stop_signal = signal.Signals(stop_signal)
+        self._stop_signal = check_signal(stop_signal)
         self._task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
         self._inside = Inside()  # what it is in its group
         self._child: Child | None = None
@@ -345,11 +323,11 @@ def check_command(command: Command) -> tuple[str, ...]:
     Raises:
       TypeError, ValueError: if it can't.
     """
-    if isinstance(command, (str, bytes, os.PathLike)):
+    if isinstance(command, (str, bytes, os.PathLike)) or not isinstance(command, Iterable):
         raise TypeError(
             f"command must be a list, of the program and its arguments, not {command!r}"
         )
-    parts = tuple(os.fsdecode(part) for part in command)
+    parts = tuple(_text_of("command must be of strings and paths", part) for part in command)
     if not parts or not parts[0]:
         raise ValueError("command must name a program")
     if any("\0" in part for part in parts):
@@ -363,6 +341,8 @@ def check_environment(env: Mapping[str, str]) -> dict[str, str]:
     Raises:
       TypeError, ValueError: if it can't.
     """
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env must be a mapping, of names to values, not {env!r}")
     checked = dict(env)
     for name, value in checked.items():
         if not (isinstance(name, str) and isinstance(value, str)):
@@ -370,3 +350,34 @@ def check_environment(env: Mapping[str, str]) -> dict[str, str]:
         if not name or "=" in name or "\0" in name + value:
             raise ValueError(f"there can be no variable {name!r} that is {value!r}")
     return checked
+
+
+def check_directory(cwd: str | os.PathLike[str]) -> str:
+    """The directory, where it can be one.
+
+    Raises:
+      TypeError, ValueError: if it can't.
+    """
+    path = _text_of("cwd must be a string or a path", cwd)
+    if "\0" in path:
+        raise ValueError(f"there can be no zero byte in cwd: {path!r}")
+    return path
+
+
+def check_signal(number: signal.Signals) -> signal.Signals:
+    """The signal, where it is one.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    try:
+        return signal.Signals(number)
+    except ValueError:
+        raise ValueError(f"stop_signal must be one, as signal.SIGTERM, not {number!r}") from None
+
+
+def _text_of(what: str, part: str | os.PathLike[str]) -> str:
+    try:
+        return os.fsdecode(part)
+    except TypeError:
+        raise TypeError(f"{what}, not {part!r}") from None

@@ -20,10 +20,10 @@ import trio
 
 from ._actor import State
 from ._arguments import REFUSED, Refused
-from ._errors import CannotStart
+from ._errors import CannotStart, ProcessFailed
 from ._group import current_group
 from ._listeners._http._listener import HTTPListener
-from ._process import Process, ProcessFailed
+from ._process import Process
 
 if TYPE_CHECKING:
     import socket

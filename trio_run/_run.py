@@ -20,7 +20,7 @@ import trio
 
 from ._actor import check_seconds
 from ._arrivals import Arrivals
-from ._errors import CannotStart, GroupFailed, cannot_start, one_line
+from ._errors import GroupFailed, cannot_start, in_words, one_line, tells_all
 from ._group import Group, supervisor_of
 from ._notify import Notifier
 from ._signals import SignalReceiver
@@ -147,8 +147,8 @@ def _print_failures(failed: GroupFailed) -> None:
     for error in failed.exceptions:
         if isinstance(error, GroupFailed):
             _print_failures(error)
-        elif isinstance(error, CannotStart):
-            _print(f"{error}\n")
+        elif tells_all(error):
+            _print(f"{in_words(error)}\n")
         else:
             _print(_traceback_of(error))  # with the note that names the actor
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import signal
 import socket
 import sys
 from functools import partial
@@ -19,7 +20,7 @@ import trio
 from ._actor import Cause, check_seconds
 from ._child import Sockets
 from ._cores import cores
-from ._errors import one_line
+from ._errors import ProcessFailed, one_line
 from ._group import supervisor_of
 from ._inside import place
 from ._listeners._bind import INTERNET
@@ -133,9 +134,9 @@ class Workers:
 
     Raises:
       TypeError, ValueError: for an argument that can't be right.
-      CannotStart, ProcessFailed, TimeoutError: from :meth:`execute`, for a worker that could not
-        start, ended before it was ready, or was not ready in time at the start. It is killed then.
-        An ExceptionGroup if a worker failed too often; RuntimeError outside a group.
+      CannotStart, ProcessFailed: from :meth:`execute`, for a worker that could not start, ended
+        before it was ready, or was not ready in time at the start. It is killed then. An
+        ExceptionGroup if a worker failed too often; RuntimeError outside a group.
     """
 
     def __init__(
@@ -152,16 +153,17 @@ class Workers:
         name: str | None = None,
         grace: float | None = None,
     ) -> None:
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (type(count) is not int or count < 1):
             raise ValueError(f"count must be a positive whole number or None, not {count!r}")
-        check_seconds("ready_within", ready_within)
+        if not check_seconds("ready_within", ready_within):
+            raise ValueError("ready_within must be more than 0 seconds")
         if stuck_after is not None:
             if not check_seconds("stuck_after", stuck_after):
                 raise ValueError("stuck_after must be more than 0 seconds, or None")
             if not notify:
                 raise ValueError("stuck_after goes with notify: a worker has to give signs of life")
         self.name = name or "workers"
-        self.grace = grace
+        self.grace = None if grace is None else check_seconds("grace", grace)
         # False where somebody else does that: a worker with a lame duck goes on accepting in it.
         self.turns_newcomers_away = True
         self._count = count
@@ -328,7 +330,13 @@ class Workers:
             else:
                 logger.warning("%s: killed: its grace of %g s is over", name, self._grace())
         elif worker.scope.cancelled_caught:
-            worker.error = TimeoutError(f"{name!r} was not ready within {self._ready_within:g} s")
+            worker.error = ProcessFailed(
+                f"{name!r} was not ready within {self._ready_within:g} s: it was killed",
+                command=worker.process.command,
+                exit_code=None,
+                signal=signal.SIGKILL,
+                stderr=(),
+            )
 
     def _became_ready(self, slot: _Slot, worker: _Worker) -> None:
         logger.info("%s: ready, pid %d", worker.process.name, worker.process.pid)
