@@ -558,6 +558,87 @@ async def test_rule_p4_a_stop_ends_the_replacing(release: Release) -> None:
     assert not await workers.replace()  # it is over
 
 
+@pytest.mark.parametrize("count", [2, 3])
+async def test_rule_p4_cancelled_it_ends_with_the_one_whose_turn_it_is(
+    count: int, release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Workers(release.command, count)
+    # The first new one serves, the second never does.
+    release_of_one = f"""
+try:
+    os.mkdir({str(tmp_path / "first")!r})
+except FileExistsError:
+    signal.pause()
+{GOOD}
+"""
+    with caplog.at_level("INFO"):
+        async with all_ready(workers, count) as group:
+            before = pids(workers)
+            release.write(release_of_one)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(workers.replace)
+                await until(
+                    lambda: "1 replaced" in workers.status and len(workers._alive) == count + 1
+                )
+                nursery.cancel_scope.cancel()
+            await until(lambda: len(workers._alive) == count)
+            assert pids(workers)[1:] == before[1:]
+            assert workers.status == f"{count} workers, {count} ready, 1 replaced"
+            assert "workers: not replaced any further: that was cancelled" in caplog.messages
+            assert not any("replaced, all" in each for each in caplog.messages)
+            release.write(GOOD)
+            assert await workers.replace()
+            assert not set(before) & set(pids(workers))
+    assert group.report.actors[0].outcome == "returned"
+
+
+async def test_rule_p4_it_goes_on_while_somebody_waits_for_it(
+    release: Release, tmp_path: Path
+) -> None:
+    workers = Workers(release.command, 2)
+    go = tmp_path / "go"
+    done: list[bool] = []
+
+    async def replace() -> None:
+        done.append(await workers.replace())
+
+    async with all_ready(workers, 2):
+        release.write(f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n{GOOD}")
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as impatient:
+                impatient.start_soon(workers.replace)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(replace)  # once more, afterwards
+                impatient.start_soon(workers.replace)
+                await trio.testing.wait_all_tasks_blocked()
+                impatient.cancel_scope.cancel()
+            await until(lambda: len(workers._alive) == 3)
+            go.touch()
+        assert done == [True]
+        assert workers.status == "2 workers, 2 ready, 2 replaced"
+
+
+async def test_rule_p4_one_that_nobody_waits_for_any_more_does_not_begin(
+    release: Release, tmp_path: Path
+) -> None:
+    workers = Workers(release.command, 1)
+    go = tmp_path / "go"
+    async with all_ready(workers, 1):
+        release.write(f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n{GOOD}")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.replace)
+            await until(lambda: len(workers._alive) == 2)
+            with trio.move_on_after(0.05):
+                await workers.replace()  # once more, afterwards
+            with trio.move_on_after(0):
+                await workers.replace()
+            go.touch()
+        await until(lambda: len(workers._alive) == 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert workers.status == "1 worker, 1 ready, 1 replaced"
+        assert len(workers._alive) == 1
+
+
 async def test_rule_p4_what_does_not_run_can_not_be_replaced(release: Release) -> None:
     with pytest.raises(RuntimeError, match="'workers' does not run"):
         await Workers(release.command).replace()

@@ -39,6 +39,7 @@ logger = logging.getLogger("trio_run")
 _FIRST, _MOST, _LIMIT, _WITHIN = 1.0, 60.0, 10, 300.0  # as rule 24 has them
 _REPLACED = Cause(reason="it is replaced")
 _FEWER = Cause(reason="there is to be one fewer")
+_UNWANTED = Cause(reason="the replacing was cancelled")
 _OLD_ONES = (
     "The old workers go on. One of them that ends by itself is begun anew from what is there now"
 )
@@ -97,6 +98,7 @@ class _Round:
     def __init__(self) -> None:
         self.over = trio.Event()
         self.was_whole = False
+        self.waiting = 0  # calls; where all were cancelled it ends
 
 
 class Workers:
@@ -252,6 +254,10 @@ class Workers:
         this returns. A call while workers are being replaced waits for that, and has them replaced
         once more; of several such calls that is done once. A stop ends it.
 
+        Cancelled, it ends with the worker whose turn it is: the new one is stopped if it is not
+        ready yet. Those that are replaced by then stay so, and the old ones that are left go on
+        serving. Where another call waits for the same, it goes on for that one.
+
         Returns:
           Whether all were replaced. False if a new one was not ready within ``ready_within``: that
           is logged, and the old ones that are left go on serving; or if a stop came.
@@ -264,11 +270,17 @@ class Workers:
         if self._is_stopping:
             await trio.lowlevel.checkpoint()
             return False
+        await trio.lowlevel.checkpoint_if_cancelled()  # then it does not begin at all
         if self._next is None:
             self._next = _Round()
             self._here.wake_waiters()
         wanted = self._next
-        await wanted.over.wait()
+        wanted.waiting += 1
+        try:
+            await wanted.over.wait()
+        finally:
+            wanted.waiting -= 1
+            self._here.wake_waiters()
         return wanted.was_whole
 
     def more(self) -> None:
@@ -415,27 +427,32 @@ class Workers:
                 await here.wait_until(lambda: self._is_stopping or self._next is not None)
                 current, self._next = self._next, None
                 if current is not None:
-                    current.was_whole = await self._replace_all(here)
+                    current.was_whole = await self._replace_all(here, current)
                     current.over.set()
         finally:
             for each in (current, self._next):
                 if each is not None:
                     each.over.set()
 
-    async def _replace_all(self, here: Life) -> bool:
+    async def _replace_all(self, here: Life, current: _Round) -> bool:
         for slot in list(self._slots):
             if not self._begins_any():
                 return False
-            if not slot.is_closed and not await self._replace_one(here, slot):
+            if not current.waiting:
+                return self._replace_no_more()
+            if not slot.is_closed and not await self._replace_one(here, current, slot):
                 return False
         logger.info("%s: replaced, all %d", self.name, len(self._slots))
         return True
 
-    async def _replace_one(self, here: Life, slot: _Slot) -> bool:
+    async def _replace_one(self, here: Life, current: _Round, slot: _Slot) -> bool:
         new = self._begin(slot)
-        await here.wait_until(lambda: self._is_stopping or new.is_settled)
+        await here.wait_until(lambda: self._is_stopping or new.is_settled or not current.waiting)
         if self._is_stopping:
             return False
+        if not new.is_settled:
+            new.stop(_UNWANTED, self._grace())
+            return self._replace_no_more()
         if new.has_ended:
             what = "it returned" if new.error is None else one_line(new.error)
             logger.error("%s: not replaced: %s. %s", self.name, what, _OLD_ONES)
@@ -448,6 +465,10 @@ class Workers:
         self._replaced += 1
         self._changed()
         return True
+
+    def _replace_no_more(self) -> bool:
+        logger.info("%s: not replaced any further: that was cancelled", self.name)
+        return False
 
 
 def _many(count: int, what: str) -> str:
