@@ -28,7 +28,6 @@ logger = logging.getLogger("trio_run")
 HEADER_WITHIN = 10.0  # seconds for it, where a listener has no time of its own for a head
 
 _LONGEST_1 = 107  # bytes, its end of line included
-_LONGEST_2 = 4096  # bytes after the first 16: addresses, and what a proxy adds to them (TLVs)
 _SHORTEST = 15  # bytes: "PROXY UNKNOWN" and its end of line; one less than the head of version 2
 _LOG_EVERY = 10.0  # seconds
 
@@ -72,9 +71,8 @@ def bytes_missing(header: bytes | bytearray) -> int:
             raise NoHeaderError("it begins with something else")
         if size < _HEAD_2.size:
             return (_SHORTEST if size < _SHORTEST else _HEAD_2.size) - size
+        # At most 65,535 bytes. A proxy may pass on more than addresses, a client's certificate say.
         length: int = _HEAD_2.unpack_from(header)[3]
-        if length > _LONGEST_2:
-            raise NoHeaderError(f"it is said to have {length:,} bytes: more than {_LONGEST_2:,}")
         return _HEAD_2.size + length - size
     if header[: len(_WORD)] != _WORD[:size]:
         raise NoHeaderError("it begins with something else")
