@@ -479,11 +479,37 @@ async def test_rule_p3_its_lines_are_logged(caplog: pytest.LogCaptureFixture) ->
     with log_of(caplog) as lines:
         await run(Process(quick(source), output="log", name="shop"))
     assert lines[:4] == ["shop: one", "shop: two", "shop: ", "shop: \\xffé"]
-    long, last = lines[4:-1], lines[-1]
-    assert len(long) > 1
-    assert max(map(len, long)) < 20000
-    assert "".join(line.removeprefix("shop: ") for line in long) == 20000 * "x"
-    assert last == "shop: last"
+    assert lines[4:] == [
+        "shop: [part 1] " + 16384 * "x",
+        "shop: [part 2, the last] " + (20000 - 16384) * "x",
+        "shop: last",
+    ]
+
+
+async def test_rule_p3_a_line_that_never_ends_is_logged_in_parts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = """
+        import os, sys
+        def write(data):
+            while data:
+                data = data[os.write(2, data):]
+        write("€".encode() * 1_000_000 + 20000 * b"\\x80" + b"\\nnext\\n" + 16384 * b"x")
+        sys.exit(1)
+    """
+    with log_of(caplog) as lines:
+        error = await process_failed(Process(quick(source), output="log", name="shop"))
+    *parts, following, exact = (line.removeprefix("shop: ") for line in lines)
+    assert (following, exact) == ("next", 16384 * "x")
+    marks, texts = zip(*(part.removeprefix("[").split("] ", 1) for part in parts), strict=True)
+    numbers = [f"part {number}" for number in range(1, len(parts) + 1)]
+    assert list(marks) == [*numbers[:-1], f"{numbers[-1]}, the last"]
+    assert "".join(texts) == 1_000_000 * "€" + 20000 * "\\x80"
+    assert max(len(text.encode()) for text in texts[:100]) <= 16384
+    kept = error.stderr.splitlines()
+    assert len(kept) == 10
+    assert max(map(len, kept)) == 1003
+    assert kept[-1] == 1000 * "x" + "..."
 
 
 async def test_rule_p3_one_that_closes_its_output_goes_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,8 +15,9 @@ import trio
 process_logger = logging.getLogger("trio_run.process")
 
 _AT_ONCE = 8192  # bytes; then others get their turn
-_LONGEST = 8192  # bytes of a line; what is longer by far is more than one
+_LONGEST = 16384  # bytes of a line; what is longer is logged in parts
 _KEPT = 10  # lines
+_MOST_KEPT = 1000  # characters of each
 _PIPE = 65536  # bytes that are in a pipe at the most
 
 
@@ -32,6 +33,7 @@ class Output:
         self._reading, self.writing = os.pipe()
         os.set_blocking(self._reading, False)
         self._rest = b""  # of a line
+        self._parts = 0  # of that line, which have been logged
         self._is_over = False
         self.last: deque[str] = deque(maxlen=_KEPT)
 
@@ -63,17 +65,32 @@ class Output:
             data = os.read(self._reading, _AT_ONCE)
         except BlockingIOError:
             return False
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._write(line)
-        if len(self._rest) > _LONGEST:
-            self._write(self._rest)
-            self._rest = b""
+            self._write(self._log_parts(line))
+        self._rest = self._log_parts(rest)
         self._is_over = not data
         return bool(data)
 
+    def _log_parts(self, line: bytes) -> bytes:
+        """Log the parts of a line that is too long. Returns what is left of it."""
+        while len(line) > _LONGEST:
+            end = _LONGEST
+            while line[end] & 0xC0 == 0x80 and end > _LONGEST - 3:  # within a character of UTF-8
+                end -= 1
+            self._parts += 1
+            self._put(f"[part {self._parts}] ", line[:end])
+            line = line[end:]
+        return line
+
     def _write(self, line: bytes) -> None:
-        text = line.removesuffix(b"\r").decode(errors="backslashreplace")
-        self.last.append(text)
+        """Log a line, or the last part of one."""
+        mark = f"[part {self._parts + 1}, the last] " if self._parts else ""
+        self._parts = 0
+        self._put(mark, line.removesuffix(b"\r"))
+
+    def _put(self, mark: str, line: bytes) -> None:
+        text = mark + line.decode(errors="backslashreplace")
+        self.last.append(text if len(text) <= _MOST_KEPT else text[:_MOST_KEPT] + "...")
         with contextlib.suppress(Exception):  # somebody's log handler
             process_logger.info("%s: %s", self._name, text)

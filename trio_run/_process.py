@@ -71,7 +71,8 @@ class Process:
         sockets by their names; or a list without names. They are not closed here.
       notify: does it say when it is ready?
       output: "inherit": it writes where this process does. "log": what it writes is logged, line by
-        line, on the logger ``trio_run.process``.
+        line, on the logger ``trio_run.process``. A line of more than 16 KiB is logged in parts,
+        which have numbers: "[part 1] ...", and in the end "[part 3, the last] ...".
       stop_signal: what it is interrupted with.
       name: what it is called in logs and the report, the program's name if None.
       grace: how many seconds it may take to stop, None for as long as its group's.
