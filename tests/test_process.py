@@ -622,7 +622,9 @@ async def test_rule_p3_what_it_says_last_is_heard() -> None:
     assert report.actors[0].ready is not None
 
 
-async def test_rule_p3_its_group_is_believed_and_nobody_else() -> None:
+async def test_rule_p3_its_group_is_believed_and_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     inner = notifying('say("STATUS=from inside"); signal.pause()')[-1]
     source = f"""
         import subprocess
@@ -634,7 +636,7 @@ async def test_rule_p3_its_group_is_believed_and_nobody_else() -> None:
     blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
     command = notifying(source)
     command[-1] = blocked + command[-1]
-    process = Process(command, notify=True)
+    process = Process(command, notify=True, name="shop")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
         async with running(process):
             assert process.status.startswith("@")
@@ -646,6 +648,26 @@ async def test_rule_p3_its_group_is_believed_and_nobody_else() -> None:
             await until(lambda: not process.status.startswith("@"))
             assert process.status == "from inside"
             assert process.ready
+    [warning] = [one for one in caplog.messages if "passed over" in one]
+    assert warning == (
+        f"shop: STATUS= from process {os.getpid()} is passed over: "
+        "that has ended, or is not in its group"
+    )
+
+
+async def test_rule_p3_one_that_has_left_the_group_is_not_believed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    inner = notifying('say("BARRIER=1"); say("READY=1"); signal.pause()')[-1]
+    source = f"""
+        import subprocess
+        subprocess.Popen([sys.executable, "-c", {inner!r}], start_new_session=True).wait()
+    """
+    async with running(Process(notifying(source), notify=True), wait_ready=False) as group:
+        await until(lambda: "READY= from process" in caplog.text)
+        assert group.state is State.STARTING
+        [left] = [int(word) for word in caplog.text.split() if word.isdecimal()]
+    os.kill(left, signal.SIGKILL)
 
 
 async def test_rule_p3_descriptors_that_come_along_are_closed() -> None:

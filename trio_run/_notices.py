@@ -6,6 +6,7 @@ What is done with it is decided by who has started the child.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -16,6 +17,9 @@ from pathlib import Path
 
 import trio
 
+logger = logging.getLogger("trio_run")
+
+_HEARD = ("READY", "STATUS", "STOPPING", "WATCHDOG")
 _LARGEST = 4096  # bytes of a datagram; what is longer is cut off
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
@@ -24,14 +28,17 @@ class Notices:
     """A datagram socket for one child.
 
     On Linux its address is abstract, where anybody may send to it. So the kernel says whose each
-    datagram is, and only the child and its process group are believed. Elsewhere it is in a
+    datagram is, and only the child and its process group are believed: what is to be killed with
+    it. The first time that another one's is passed over it is logged. Elsewhere the socket is in a
     directory that belongs to this user alone.
 
     Raises:
       OSError: if there can't be one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name  # of the child
+        self._has_warned = False
         self._directory: str | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
@@ -63,10 +70,25 @@ class Notices:
             data, ancillary, _, _ = self._socket.recvmsg(_LARGEST, room)
         except OSError:
             return None
-        if sys.platform == "linux" and not _is_of(pid, ancillary):
-            return {}
         lines = data.decode(errors="backslashreplace").splitlines()
-        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+        said = {name: value for name, _, value in (line.partition("=") for line in lines)}
+        if sys.platform == "linux":
+            sender = _sender_of(ancillary)
+            if not _is_in_group(sender, pid):
+                self._warn(sender, said)
+                return {}
+        return said
+
+    def _warn(self, sender: int, said: dict[str, str]) -> None:
+        heard = [name for name in _HEARD if name in said]
+        if heard and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s: %s= from process %d is passed over: that has ended, or is not in its group",
+                self._name,
+                "=, ".join(heard),
+                sender,
+            )
 
     def close(self) -> None:
         self._socket.close()
@@ -77,14 +99,18 @@ class Notices:
                 Path(self._directory).rmdir()
 
 
-def _is_of(group: int, ancillary: list[tuple[int, int, bytes]]) -> bool:
-    """Is it from a process of that group?"""
-    senders = [
-        _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+def _sender_of(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """The pid of who has sent it; 0 where that can't be seen from here."""
+    senders = (
+        int(_CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0])
         for level, kind, data in ancillary
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
-    ]
+    )
+    return next(senders, 0)
+
+
+def _is_in_group(pid: int, group: int) -> bool:
     try:
-        return {os.getpgid(pid) for pid in senders} == {group}
+        return os.getpgid(pid) == group
     except OSError:  # it has ended, or is none that can be seen from here
         return False

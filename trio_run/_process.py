@@ -61,7 +61,8 @@ class Process:
     With ``notify`` it is spoken to as systemd speaks to a service. READY=1 is that it is ready,
     STATUS= is its status here, and from STOPPING=1 on it is not ready. It has until its group's
     ``start_within`` for the start, and its grace for the stop, which EXTEND_TIMEOUT_USEC= does not
-    change.
+    change. Only what comes from its process group counts: a command that has itself run in another
+    session (``setsid``) is passed over, with a warning.
 
     Args:
       command: the program and its arguments. The program is looked for on the PATH of ``env``.
@@ -166,7 +167,11 @@ class Process:
     async def _run(self, opened: contextlib.ExitStack) -> None:
         outputs: list[Output] = []
         try:
-            notices = opened.enter_context(contextlib.closing(Notices())) if self._notify else None
+            notices = (
+                opened.enter_context(contextlib.closing(Notices(self.name)))
+                if self._notify
+                else None
+            )
             for _ in range(2 * self._logs):
                 output = Output(self.name)
                 opened.callback(output.close)
