@@ -45,8 +45,8 @@ def tcp_4(more: bytes = b"") -> bytes:
     return version_2(b"".join(hosts) + struct.pack("!HH", CLIENT[1], SERVER[1]) + more)
 
 
-def tcp_6() -> bytes:
-    hosts = (ipaddress.ip_address(host).packed for host in ("2001:db8::7", "2001:db8::1"))
+def tcp_6(client: str = "2001:db8::7", server: str = "2001:db8::1") -> bytes:
+    hosts = (ipaddress.ip_address(host).packed for host in (client, server))
     return version_2(b"".join(hosts) + struct.pack("!HH", 56324, 443), 0x21)
 
 
@@ -60,6 +60,10 @@ RIGHT: dict[str, tuple[bytes, Ends | None]] = {
         b"PROXY TCP6 2001:DB8::7 ::1 1 65535\r\n",
         Ends(("2001:db8::7", 1, 0, 0), ("::1", 65535, 0, 0)),
     ),
+    "1, IPv4 in IPv6": (
+        b"PROXY TCP6 ::FFFF:192.0.2.7 ::ffff:c000:201 56324 443\r\n",
+        Ends(("::ffff:192.0.2.7", 56324, 0, 0), ("::ffff:192.0.2.1", 443, 0, 0)),
+    ),
     "1, the longest": (
         b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535".ljust(105, b"x") + b"\r\n",
         None,
@@ -67,6 +71,10 @@ RIGHT: dict[str, tuple[bytes, Ends | None]] = {
     "1, the shortest": (b"PROXY UNKNOWN\r\n", None),
     "2, TCP4": (tcp_4(), Ends(CLIENT, SERVER)),
     "2, TCP6": (tcp_6(), Ends(("2001:db8::7", 56324, 0, 0), ("2001:db8::1", 443, 0, 0))),
+    "2, IPv4 in IPv6": (
+        tcp_6("::ffff:192.0.2.7", "::ffff:192.0.2.1"),
+        Ends(("::ffff:192.0.2.7", 56324, 0, 0), ("::ffff:192.0.2.1", 443, 0, 0)),
+    ),
     "2, with more": (tcp_4(b"\x04\x00\x01x"), Ends(CLIENT, SERVER)),
     "2, the longest": (tcp_4(bytes(65535 - 12)), Ends(CLIENT, SERVER)),
     "2, Unix": (unix(b"/run/a", b"x" * 108), Ends("/run/a", "x" * 108)),

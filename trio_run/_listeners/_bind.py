@@ -21,6 +21,7 @@ from .._errors import CannotStart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ipaddress import IPv4Address, IPv6Address
 
 INTERNET = (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
 _UNACKED = struct.Struct("24xI")  # in Linux' tcp_info, which of a listening socket is its queue
@@ -136,6 +137,12 @@ def format_address(address: object) -> str:
     if text.startswith("\0"):
         return "@" + text[1:]
     return text or "a client without a name"
+
+
+def format_host(address: IPv4Address | IPv6Address) -> str:
+    """As a socket writes it, one of IPv4 in IPv6 as well: "::ffff:192.0.2.7"."""
+    family = stdlib_socket.AF_INET if address.version == 4 else stdlib_socket.AF_INET6
+    return stdlib_socket.inet_ntop(family, address.packed)
 
 
 def check_given(sockets: object) -> None:

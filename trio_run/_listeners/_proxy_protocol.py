@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from ._bind import format_host
+
 if TYPE_CHECKING:
     from ._connection import Connection
 
@@ -110,7 +112,7 @@ def _read_1(line: bytes) -> Ends | None:
     version, client, server, *ports = (part.decode("ascii") for part in found.groups())
     kind = IPv4Address if version == "4" else IPv6Address
     try:
-        hosts = str(kind(client)), str(kind(server))
+        hosts = kind(client), kind(server)
     except ValueError as exc:
         raise NoHeaderError(f"its address is none: {exc}") from exc
     if max(map(int, ports)) > _HIGHEST_PORT:
@@ -135,12 +137,13 @@ def _read_2(header: bytes) -> Ends | None:
     if layout is _UNIX:
         return Ends(_path(client), _path(server))
     kind = IPv4Address if layout is _TCP_4 else IPv6Address
-    return Ends(_name(str(kind(client)), ports[0]), _name(str(kind(server)), ports[1]))
+    return Ends(_name(kind(client), ports[0]), _name(kind(server), ports[1]))
 
 
-def _name(host: str, port: int) -> tuple[Any, ...]:
+def _name(address: IPv4Address | IPv6Address, port: int) -> tuple[Any, ...]:
     """As a socket has it: of IPv6 with a flow and a scope."""
-    return (host, port, 0, 0) if ":" in host else (host, port)
+    host = format_host(address)
+    return (host, port) if address.version == 4 else (host, port, 0, 0)
 
 
 def _path(raw: bytes) -> str:

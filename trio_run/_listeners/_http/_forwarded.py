@@ -1,15 +1,20 @@
 """Which proxies are believed when they say whose request it is: X-Forwarded-For and
 X-Forwarded-Proto.
 
-The meaning is Uvicorn's. Each proxy appends the address that it was asked from to X-Forwarded-For.
-So what counts is the last one in it that is none of our own proxies: what stands before that may
-have been written by anybody.
+Each proxy appends the address that it was asked from to X-Forwarded-For. So what counts is the last
+one in it that is none of our own proxies: what stands before that may have been written by anybody.
+Of X-Forwarded-Proto the last counts, which is what the proxy in front of us has written.
+
+The meaning is Uvicorn's, but that this reads a list of schemes, and takes only an address for one.
 """
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+import re
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
+
+from .._bind import format_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +22,12 @@ if TYPE_CHECKING:
     from ._refusal import Headers
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
+_ENTRY = re.compile(  # some write a port behind it
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<ipv4>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?"
+    r"|(?P<bare>[0-9A-Fa-f:.]+)"
+)
+_HIGHEST_PORT = 65535
+_MAPPED = 96  # bits before an IPv4 address that is written as IPv6
 
 
 class Proxies:
@@ -40,7 +51,7 @@ class Proxies:
                 raise TypeError(f"forwarded_allow_ips must be addresses or networks, not {each!r}")
             if each != "*":
                 try:
-                    self._networks.append(ip_network(each))
+                    self._networks.append(_network(each))
                 except ValueError as exc:
                     raise ValueError(
                         f'forwarded_allow_ips takes addresses, networks or "*": {exc}'
@@ -65,36 +76,45 @@ class Proxies:
         Returns the client, "" if it is not known.
         """
         headers: Headers = scope["headers"]
-        schemes = [value.strip() for name, value in headers if name == b"x-forwarded-proto"]
-        if len(schemes) == 1:
-            scope["scheme"] = _SCHEMES.get(schemes[0], scope["scheme"])
-        hosts = b",".join(value for name, value in headers if name == b"x-forwarded-for")
-        client = self._client(hosts)
+        scheme = _list(headers, b"x-forwarded-proto")[-1].strip().lower()
+        scope["scheme"] = _SCHEMES.get(scheme, scope["scheme"])
+        client = self._client(_list(headers, b"x-forwarded-for"))
         if client:
             scope["client"] = (client, 0)
         return client
 
-    def _client(self, hosts: bytes) -> str:
+    def _client(self, hosts: list[bytes]) -> str:
         """Of this list, the last that is no proxy of ours, or else the first.
 
         "" if what counts is no address.
         """
         host = ""
-        for each in reversed(hosts.split(b",")):
+        for each in reversed(hosts):
             host = _host(each)
             if not host or not (self._has_all or self._has_host(host)):
                 break
         return host
 
 
+def _network(text: str) -> IPv4Network | IPv6Network:
+    network = ip_network(text)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - _MAPPED))
+
+
+def _list(headers: Headers, name: bytes) -> list[bytes]:
+    """Its entries, of several headers of that name too."""
+    return b",".join(value for each, value in headers if each == name).split(b",")
+
+
 def _host(text: bytes) -> str:
-    """Some write a port behind it."""
-    host = text.strip().decode("latin-1")
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    elif host.count(":") == 1:
-        host = host.partition(":")[0]
+    """The address in an entry, "" if it is none."""
+    entry = _ENTRY.fullmatch(text.strip().decode("latin-1"))
+    if entry is None or int(entry["port"] or 0) > _HIGHEST_PORT:
+        return ""
     try:
-        return str(ip_address(host))
+        if entry["ipv6"]:
+            return format_host(IPv6Address(entry["ipv6"]))
+        return format_host(ip_address(entry["ipv4"] or entry["bare"]))
     except ValueError:
         return ""
