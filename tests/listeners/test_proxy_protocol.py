@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import Endpoint, WebSocketRequest, wrap_client_stream
 
-from trio_run import HTTPListener, UnixListener, WebSocketListener
+from trio_run import HTTPListener, TCPListener, UnixListener, WebSocketListener
 from trio_run._listeners._bind import format_address
 from trio_run._listeners._connection import Connection
 from trio_run._listeners._proxy_protocol import Ends, NoHeaderError, bytes_missing, read_ends
@@ -159,6 +159,13 @@ def test_a_header_with_one_byte_changed_is_none_or_says_as_much_of_each_end(
 
 
 # Behind it, each listener.
+
+
+@pytest.mark.parametrize("wrong", ["no", None, 1])
+def test_it_is_on_or_off(wrong: Any) -> None:
+    for kind in (TCPListener, WebSocketListener, HTTPListener):
+        with pytest.raises(TypeError, match=f"proxy_protocol must be True or False, not {wrong!r}"):
+            kind(tell, 0, proxy_protocol=wrong)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -98,10 +98,15 @@ class StreamListener:
                 "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
             )
         for what, number in (("max_connections", max_connections), ("backlog", backlog)):
-            if number is not None and (not isinstance(number, int) or number < 1):
+            if number is not None and (type(number) is not int or number < 1):
                 raise ValueError(f"{what} must be a positive whole number or None, not {number!r}")
-        if not (isinstance(max_age, (int, float)) and max_age > 0):
-            raise ValueError(f"max_age must be a number greater than 0, not {max_age!r}")
+        if not isinstance(proxy_protocol, bool):
+            raise TypeError(f"proxy_protocol must be True or False, not {proxy_protocol!r}")
+        if isinstance(max_age, bool) or not (isinstance(max_age, (int, float)) and max_age > 0):
+            raise ValueError(
+                "max_age must be a number of seconds greater than 0, or math.inf for no limit, "
+                f"not {max_age!r}"
+            )
         if drain == "wait" and max_age < math.inf:
             raise ValueError('max_age has a connection drain: with drain="wait" none does')
         self.name = name

@@ -1,5 +1,6 @@
 """X-Forwarded-For and X-Forwarded-Proto: who is believed, and what."""
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -120,8 +121,11 @@ def test_what_is_no_address_or_network_is_refused() -> None:
     for wrong in ("localhost", ["10.0.0.1/8"], ["127.0.0.1", ""]):
         with pytest.raises(ValueError, match="forwarded_allow_ips takes"):
             HTTPListener(only_http, 0, forwarded_allow_ips=wrong)
-    with pytest.raises(TypeError, match="not 5"):
-        HTTPListener(only_http, 0, forwarded_allow_ips=[5])  # type: ignore[list-item]
+    network = ipaddress.ip_network("0.0.0.0/0")  # it has more addresses than there is memory
+    for no_strings in (None, 5, [5], b"10.0.0.1", network, [network]):
+        with pytest.raises(TypeError, match="must be strings, of addresses") as raised:
+            HTTPListener(only_http, 0, forwarded_allow_ips=no_strings)  # type: ignore[arg-type]
+        assert str(raised.value).endswith(repr(no_strings))
 
 
 @pytest.mark.parametrize("proxies", ["", "10.0.0.1", "127.0.0.0/8"])

@@ -286,6 +286,7 @@ def a_unix_socket() -> socket.socket:
             "idle_timeout must be a number greater than 0",
         ),
         ({"port": 0, "idle_timeout": None}, ValueError, "idle_timeout must be a number"),
+        ({"port": 0, "idle_timeout": True}, ValueError, "idle_timeout must be a number"),
         ({"port": 0, "header_timeout": -1}, ValueError, "header_timeout must be a number"),
         (
             {"port": 0, "header_timeout": float("nan")},
@@ -294,6 +295,7 @@ def a_unix_socket() -> socket.socket:
         ),
         ({"port": 0, "max_message_size": "1"}, ValueError, "max_message_size must be a number"),
         ({"port": 0, "max_connections": 0}, ValueError, "max_connections must be"),
+        ({"port": 0, "max_connections": True}, ValueError, "max_connections must be"),
         ({"sockets": []}, TypeError, "sockets must be a list of bound sockets"),
         ({"sockets": 5}, TypeError, "sockets must be a list of bound sockets"),
         ({"sockets": ["a"]}, TypeError, "sockets must be a list of bound sockets"),

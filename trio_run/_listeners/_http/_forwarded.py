@@ -11,14 +11,13 @@ The meaning is Uvicorn's, but that this reads a list of schemes, and takes only 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from .._bind import format_host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ._refusal import Headers
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
@@ -43,19 +42,22 @@ class Proxies:
     def __init__(self, addresses: str | Iterable[str]) -> None:
         if isinstance(addresses, str):
             addresses = filter(None, map(str.strip, addresses.split(",")))
-        addresses = list(addresses)
-        self._has_all = "*" in addresses
+        if not isinstance(addresses, Iterable):
+            raise _no_strings(addresses)
+        self._has_all = False
         self._networks: list[IPv4Network | IPv6Network] = []
         for each in addresses:
             if not isinstance(each, str):
-                raise TypeError(f"forwarded_allow_ips must be addresses or networks, not {each!r}")
-            if each != "*":
-                try:
-                    self._networks.append(_network(each))
-                except ValueError as exc:
-                    raise ValueError(
-                        f'forwarded_allow_ips takes addresses, networks or "*": {exc}'
-                    ) from None
+                raise _no_strings(addresses)
+            if each == "*":
+                self._has_all = True
+                continue
+            try:
+                self._networks.append(_network(each))
+            except ValueError as exc:
+                raise ValueError(
+                    f'forwarded_allow_ips takes addresses, networks or "*": {exc}'
+                ) from None
 
     def __bool__(self) -> bool:
         return self._has_all or bool(self._networks)
@@ -94,6 +96,13 @@ class Proxies:
             if not host or not (self._has_all or self._has_host(host)):
                 break
         return host
+
+
+def _no_strings(addresses: object) -> TypeError:
+    return TypeError(
+        'forwarded_allow_ips must be strings, of addresses or networks or "*", or () for nobody, '
+        f"not {addresses!r}"
+    )
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -129,9 +129,9 @@ class HTTPListener:
             ("header_timeout", header_timeout),
             ("max_message_size", max_message_size),
         ):
-            if not (isinstance(number, (int, float)) and number > 0):
+            if isinstance(number, bool) or not (isinstance(number, (int, float)) and number > 0):
                 raise ValueError(f"{what} must be a number greater than 0, not {number!r}")
-        if max_requests is not None and not (isinstance(max_requests, int) and max_requests > 0):
+        if max_requests is not None and (type(max_requests) is not int or max_requests < 1):
             raise ValueError(
                 f"max_requests must be a positive whole number or None, not {max_requests!r}"
             )
