@@ -147,14 +147,15 @@ class Journal:
         self._log(logging.INFO, "the lame duck ends early: %s", cause)
 
     def stop_of_one(self, life: Life) -> None:
-        self._log(logging.INFO, "stopping %r alone", life.name)
+        self._log(_level_of_stop(life), "stopping %r alone", life.name)
 
     def interrupted(self, life: Life, cause: Cause) -> None:
         self._emit("interrupted", life, reason=cause.reason)
 
     def stopped(self, life: Life, *, alone: bool) -> None:
         if alone:
-            self._log(logging.INFO, "%r stopped alone: %s", life.name, life.member.outcome)
+            level = _level_of_stop(life)
+            self._log(level, "%r stopped alone: %s", life.name, life.member.outcome)
         if self._functions:
             self._emit("stopped", life, outcome=life.member.outcome, detail=life.status)
 
@@ -233,6 +234,10 @@ class Journal:
                 self._log(
                     logging.ERROR, "a function of on_event failed at %r: %s", kind, what, error=exc
                 )
+
+
+def _level_of_stop(life: Life) -> int:
+    return logging.DEBUG if life.stops_quietly else logging.INFO
 
 
 def names_of(lives: Sequence[Life | Member]) -> str:

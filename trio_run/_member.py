@@ -75,6 +75,7 @@ class Life(Inside):
         "spec",
         "stop_requested",
         "stopped_at",
+        "stops_quietly",
         "was_cut",
     )
 
@@ -99,6 +100,7 @@ class Life(Inside):
         self.interrupt_was_cut = False
         self.was_cut = False
         self.stop_requested = False  # of this one alone
+        self.stops_quietly = False  # then: is it told elsewhere why?
         self.may_return_early = False  # before it is ready
 
     # What code inside the actor may ask of it.
@@ -112,8 +114,9 @@ class Life(Inside):
         return self.keeper.group
 
     @trio.lowlevel.enable_ki_protection
-    def stop(self) -> None:
+    def stop(self, *, quietly: bool = False) -> None:
         """Stop this one actor, by the rules of a group's stop."""
+        self.stops_quietly = quietly
         self.keeper.stop_one(self)
 
     def is_leaving(self) -> bool:

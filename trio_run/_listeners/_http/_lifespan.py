@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..._errors import CannotStart, one_line, split_cancelled
+from ..._errors import CannotStart, cannot_start, one_line, split_cancelled
 from ..._inside import busy, cancel_on_stop, place
 from ..._member import Life
 
@@ -104,10 +104,12 @@ class Lifespan:
 
     def _give_up(self, error: Exception, interrupt: Callable[[], object]) -> None:
         """Stop, to fail with this in the end."""
-        logger.info("%s: stopping, for %s", self._name, one_line(error))
+        quietly = cannot_start(error)  # who runs the group says it, once
+        level = logging.DEBUG if quietly else logging.INFO
+        logger.log(level, "%s: stopping, for %s", self._name, one_line(error))
         here = place.get()
         if here is not None and isinstance(here.inside, Life):
-            here.inside.stop()
+            here.inside.stop(quietly=quietly)
         else:
             interrupt()
 
