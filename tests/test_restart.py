@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import logging
@@ -402,6 +403,51 @@ async def test_rule_24_the_report_tells_of_the_last_20_lives(autojump_clock: Moc
 
 
 # Stops.
+
+
+class Deaf:
+    """Is slow to be ready, and slower to go. Its first two lives fail."""
+
+    status = "counting"
+    lives = 0
+
+    async def execute(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(6)
+        Deaf.lives += 1
+        if Deaf.lives == 2:
+            raise BOOM
+        task_status.started()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1 if Deaf.lives == 1 else 100)
+        raise BOOM
+
+    def interrupt(self, _cause: Cause) -> None:
+        pass
+
+
+async def test_rule_24_who_holds_up_what_is_said_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    Deaf.lives = 0
+    group = Group(grace=7)
+    group.add(Restarting(Deaf))
+    group.add(trio.sleep_forever)
+    with caplog.at_level("INFO"):
+        with contextlib.suppress(GroupFailed):
+            async with in_background(group):
+                await trio.sleep(40)
+                group.stop()
+    said = [each for each in messages(caplog) if "waiting for" in each or ": cut " in each]
+    assert said[:7] == [
+        "group: 5 s into the start, waiting for Deaf (counting)",
+        "Deaf (life 2): 5 s into the start, waiting for Deaf (counting)",
+        "Deaf (life 3): 5 s into the start, waiting for Deaf (counting)",
+        "group: 5 s into the stop, waiting for Deaf (life 3: counting)",
+        "group: the grace of 7 s is over: cut Deaf (life 3: counting)",
+        "group: 10 s into the stop, waiting for Deaf (life 3: counting)",
+        "group: 15 s into the stop, waiting for Deaf (life 3: counting)",
+    ]
+    assert sum("has not returned 5 s after" in each for each in messages(caplog)) == 1
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.2])

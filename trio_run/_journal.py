@@ -14,6 +14,7 @@ from ._errors import cannot_start, one_line, tells_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
 
     from ._actor import Cause
     from ._member import Life, Member
@@ -80,7 +81,7 @@ class Journal:
         "_name",
         "_on_failure",
         "_was_ready",
-        "is_of_a_life",
+        "life",
     )
 
     def __init__(
@@ -91,7 +92,9 @@ class Journal:
         self._on_failure = on_failure  # called with what logging has raised
         self._functions: list[Callable[[Event], object]] = []
         self._was_ready = False  # as it was last said
-        self.is_of_a_life = False  # of a Restarting, which says itself when one begins and ends
+        # Of a Restarting, where the group is one life of that. It says itself when one begins and
+        # ends, and so does the group around it who holds up what.
+        self.life: Life | None = None
 
     def subscribe(self, function: Callable[[Event], object]) -> None:
         self._functions.append(function)
@@ -122,7 +125,8 @@ class Journal:
         )
 
     def start_held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        self._log(logging.WARNING, "%.0f s into the start, waiting for %s", seconds, names_of(by))
+        level = self._level_where_held_up()
+        self._log(level, "%.0f s into the start, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def stop_began(self, cause: Cause) -> None:
@@ -165,7 +169,8 @@ class Journal:
         if ignored:
             self._log(logging.ERROR, "%r failed: %s (ignored)", life.name, what, error=error)
         elif stopping:
-            self._log(logging.ERROR, "while stopping: %r failed: %s", life.name, what)
+            level = self._level(logging.ERROR)
+            self._log(level, "while stopping: %r failed: %s", life.name, what)
         self._emit("failed", life, error=error, ignored=ignored)
 
     def life_failed(self, life: Life, number: int, error: BaseException) -> None:
@@ -181,7 +186,8 @@ class Journal:
         self._emit("restarted", life, lives=number, error=error)
 
     def held_up(self, seconds: float, by: Sequence[Life]) -> None:
-        self._log(logging.WARNING, "%.0f s into the stop, waiting for %s", seconds, names_of(by))
+        level = self._level_where_held_up()
+        self._log(level, "%.0f s into the stop, waiting for %s", seconds, names_of(by))
         self._emit("held up", by=tuple(life.name for life in by), seconds=seconds)
 
     def cut(self, why: str, lives: Sequence[Life]) -> None:
@@ -190,13 +196,13 @@ class Journal:
         names = names_of(interrupted)
         if others:
             names += f" (and, not yet interrupted, {names_of(others)})"
-        self._log(logging.WARNING, "%s: cut %s", why, names.lstrip())
+        self._log(self._level_where_cut(logging.WARNING), "%s: cut %s", why, names.lstrip())
         for life in lives:
             self._emit("cut", life, reason=why)
 
     def stuck(self, life: Life, seconds: float) -> None:
         self._log(
-            logging.ERROR,
+            self._level_where_cut(logging.ERROR),
             "%r has not returned %g s after a hard cancel. It is here:\n%s",
             life.name,
             seconds,
@@ -208,7 +214,15 @@ class Journal:
 
     def _level(self, level: int) -> int:
         """The level of a line that whoever runs this group has a line of its own for."""
-        return logging.DEBUG if self.is_of_a_life else level
+        return level if self.life is None else logging.DEBUG
+
+    def _level_where_held_up(self) -> int:
+        life = self.life
+        is_said_around = life is not None and (life.is_stopping or not life.is_settled)
+        return logging.DEBUG if is_said_around else logging.WARNING
+
+    def _level_where_cut(self, level: int) -> int:
+        return level if self.life is None or not self.life.was_cut else logging.DEBUG
 
     # What is not ours may raise: a log handler, a filter, a function that listens.
 
@@ -216,8 +230,8 @@ class Journal:
         self, level: int, text: str, *args: object, error: BaseException | None = None
     ) -> None:
         try:
-            shown = None if error is None or tells_all(error) else error
-            logger.log(level, f"%s: {text}", self._name, *args, exc_info=shown)  # noqa: G004 - ours
+            info = None if error is None else (type(error), error, _traceback_of(error))
+            logger.log(level, f"%s: {text}", self._name, *args, exc_info=info)  # noqa: G004 - ours
         except BaseException as exc:
             self._on_failure(exc)
 
@@ -234,6 +248,11 @@ class Journal:
                 self._log(
                     logging.ERROR, "a function of on_event failed at %r: %s", kind, what, error=exc
                 )
+
+
+def _traceback_of(error: BaseException) -> TracebackType | None:
+    """What is to be shown of it."""
+    return None if tells_all(error) else error.__traceback__
 
 
 def _level_of_stop(life: Life) -> int:

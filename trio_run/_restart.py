@@ -211,7 +211,7 @@ class Restarting:
         except Exception as exc:
             return exc
         group = Group(name=f"{here.name} (life {self._number})", grace=math.inf)
-        supervisor_of(group).stand_in_for(here.group)
+        supervisor_of(group).stand_in_for(here)
         group.on_event(self._heard)
         try:
             self._member = group.add(

@@ -172,14 +172,14 @@ class Supervisor:
         """Has one come, of the group or of this one?"""
         if self._stop.cause is not None or life.stop_requested:
             return True
-        if self._around is None or not self.journal.is_of_a_life:
+        if self._around is None or self.journal.life is None:
             return False
         return self._around.inside.has_stop_come()
 
-    def stand_in_for(self, group: Group) -> None:
-        """It runs one life of an actor of that group: code in it is in that one."""
-        self.group = group
-        self.journal.is_of_a_life = True
+    def stand_in_for(self, life: Life) -> None:
+        """It runs one life of a Restarting, which is this: code in it is in the group of that."""
+        self.group = life.group
+        self.journal.life = life
 
     def is_leaving(self) -> bool:
         """Has a stop begun, of it or of a group around it?"""
