@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -82,7 +83,37 @@ async def test_sighup_replaces_each_by_the_code_that_is_on_disk_and_nobody_is_re
         await pids(url, 2)
         await stop(program)
     assert "\nshop:app stopped in " in program.output
+    assert program.output.count("stopped in") == 1
     assert "Traceback" not in program.output
+
+
+async def test_a_worker_has_a_report_where_something_was_cut_or_at_debug(shop: Path) -> None:
+    (shop / "slow.py").write_text(
+        "import trio\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http':\n"
+        "        await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "        await send({'type': 'http.response.body', 'body': b'a', 'more_body': True})\n"
+        "        await trio.sleep_forever()\n"
+    )
+    command = serve(shop, "slow:app", "--port", "0", "--workers", "1", "--grace", "0.5")
+    async with open_program(command) as program:
+        url = await url_of(program)
+        port = int(url.rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await client.send_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+            await client.receive_some()
+            await stop(program)
+    assert re.search(
+        r"^slow:app\[\d+\] stopped in .*^http .* cut +0 drained, 1 cut$",
+        program.output,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert program.output.count("stopped in") == 2
+    async with open_program([*command, "--log-level", "debug"]) as program:
+        await url_of(program)
+        await stop(program)
+    assert program.output.count("stopped in") == 2
 
 
 async def test_sigttin_and_sigttou_are_for_one_more_and_one_fewer(shop: Path) -> None:

@@ -5,6 +5,7 @@ What is told was decided elsewhere. How a run is told afterwards is decided in _
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -81,6 +82,7 @@ class Journal:
         "_name",
         "_on_failure",
         "_was_ready",
+        "is_of_a_worker",
         "life",
     )
 
@@ -92,6 +94,7 @@ class Journal:
         self._on_failure = on_failure  # called with what logging has raised
         self._functions: list[Callable[[Event], object]] = []
         self._was_ready = False  # as it was last said
+        self.is_of_a_worker = False  # whose parent has a report for all
         # Of a Restarting, where the group is one life of that. It says itself when one begins and
         # ends, and so does the group around it who holds up what.
         self.life: Life | None = None
@@ -211,6 +214,15 @@ class Journal:
 
     def over(self, report: Report) -> None:
         self._emit("over", exit_code=report.exit_code, seconds=report.duration, report=report)
+
+    def report(self, report: Report) -> None:
+        """At the end of the process. A worker's is of use where it tells more than its parent's."""
+        has_ended_well = report.exit_code == 0 and not any(
+            actor.outcome in ("failed", "cut") for actor in report.actors
+        )
+        level = logging.DEBUG if self.is_of_a_worker and has_ended_well else logging.INFO
+        with contextlib.suppress(Exception):  # somebody's log handler: all there is to say was said
+            logger.log(level, "%s", report)
 
     def _level(self, level: int) -> int:
         """The level of a line that whoever runs this group has a line of its own for."""

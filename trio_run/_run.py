@@ -137,8 +137,7 @@ async def _main(group: Group, watchdog: Watchdog, notifier: Notifier | None) -> 
         if isinstance(exc.__cause__, GroupFailed):  # beside an exit
             _print_failures(exc.__cause__)
         raise
-    with contextlib.suppress(Exception):  # somebody's log handler: what there is to say was said
-        logger.info("%s", report)
+    supervisor_of(group).journal.report(report)
     return report.exit_code
 
 

@@ -29,7 +29,7 @@ from ._arguments import (
 )
 from ._asgi import load_app, mount
 from ._errors import CannotStart, cannot_start
-from ._group import Group
+from ._group import Group, supervisor_of
 from ._listeners._http._listener import HTTPListener
 from ._listeners._tcp import TCPEndpoint
 from ._listeners._unix import UnixEndpoint
@@ -153,7 +153,9 @@ def _serve(options: argparse.Namespace) -> int:
     except (ImportError, TypeError, ValueError) as exc:
         raise Refused(str(exc)) from None
     group.add(listener)
-    if not options.worker:
+    if options.worker:
+        supervisor_of(group).journal.is_of_a_worker = True
+    else:
         say_where(group, listener, _scheme(options))
     code = run(group, stuck_after=options.stuck_after)
     return REFUSED if code == 1 and cannot_start(group.report.cause.error) else code
