@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import logging
+import math
 import os
 import signal
 import socket
@@ -110,6 +111,50 @@ async def test_a_connection_obeys_trios_contract_of_a_half_closeable_stream(
 ) -> None:
     monkeypatch.setattr(_linger, "LINGER", 0.01)
     await trio.testing.check_half_closeable_stream(pair, clogged_pair)
+
+
+async def test_what_could_not_be_sent_is_its_senders_again() -> None:
+    left, right = await pair()
+    clog_stream(left)
+    right.close()
+    data = bytearray(b"a reply")
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await left.send_all(data)
+    data.clear()  # a BufferError, if the traceback still had a view of it
+    assert caught.tb is not None
+    left.close()
+
+
+@pytest.mark.parametrize(
+    "ends", ["waits", "has input", "has ended", "drains", "is to read no more"]
+)
+async def test_each_step_over_a_connection_looks_for_a_cancel(ends: str) -> None:
+    left, right = await pair()
+    left.begin()
+    await left.send_all(b"x")
+    await right.receive_some()
+    if ends == "has input":
+        await right.send_all(b"y")
+    elif ends == "has ended":
+        await right.send_eof()
+    elif ends == "drains":
+        left.first_request_by = -math.inf
+        left.drain()
+    elif ends == "is to read no more":
+        left.end_input()
+    for step in (left.receive_some, left.__anext__):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await step()
+        assert scope.cancelled_caught
+    if ends == "has input":
+        assert await anext(left) == b"y"  # the cancel has lost nothing
+    elif ends != "waits":
+        with pytest.raises(StopAsyncIteration):
+            await anext(left)
+        assert await left.receive_some() == b""
+    left.close()
+    right.close()
 
 
 async def test_a_connection_refuses_a_second_task_on_the_same_side() -> None:
@@ -936,7 +981,6 @@ async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stoppe
         with busy():
             await stream.receive_some()
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 1 << 30)
             sent.append(clog_stream(stream))
 
     async with serving(handler) as server:

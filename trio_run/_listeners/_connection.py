@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import socket as stdlib_socket
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -32,7 +32,7 @@ from ._readiness import Watch
 from ._sending import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from .._inside import Inside
 
@@ -284,14 +284,22 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
 
     # Receiving.
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
+        return self._receive(max_bytes)
+
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return self._receive(None, stop_at_end=True)
+
+    async def _receive(self, max_bytes: int | None, *, stop_at_end: bool = False) -> bytes:
         if max_bytes is None:
             max_bytes = _RECEIVE_SIZE
         elif max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
         if self._reading:
             raise trio.BusyResourceError("another task is receiving from this connection")
-        await trio.lowlevel.checkpoint_if_cancelled()
+        # A wait looks for a cancel itself.
+        if self._watch.may_have_input or self.draining or self._input_is_over:
+            await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         self._reading = True
         try:
@@ -311,6 +319,8 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
             self._waited = True
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
+        if stop_at_end and not data:
+            raise StopAsyncIteration
         return data
 
     def receive_now(self, max_bytes: int = _RECEIVE_SIZE) -> bytes | None:

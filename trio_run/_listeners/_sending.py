@@ -55,24 +55,26 @@ class Sender(Busyness):
         if not self._carries_tls:
             await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
-        size = sent = 0
+        # Bytes that are sent at once need no view of them.
+        view = data if isinstance(data, bytes) else memoryview(data).cast("B")
+        size, sent = len(view), 0
         self._sending = True
         try:
             self._check_sendable()
-            with memoryview(data).cast("B") as view:
-                size = len(view)
-                while sent < size:
-                    try:
-                        sent += self._socket.send(view[sent:] if sent else view)
-                    except BlockingIOError:
-                        self._has_sent_half = sent > 0
-                        await self._wait_writable()
-                        waited = True
+            while sent < size:
+                try:
+                    sent += self._socket.send(memoryview(view)[sent:] if sent else view)
+                except BlockingIOError:
+                    self._has_sent_half = sent > 0
+                    await self._wait_writable()
+                    waited = True
         except OSError as exc:
             self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
         finally:
             self._sending = self._has_sent_half = False
+            if isinstance(view, memoryview):
+                view.release()  # a traceback may keep us, and the caller wants to change its bytes
             self._sent += sent
             if 0 < sent < size:
                 self._tear(self._sent - sent)
