@@ -5,6 +5,7 @@ What an app may send when, and what the connection does next, is decided in _exc
 
 from __future__ import annotations
 
+import functools
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,15 @@ _STATUS_LINES = {
 CONTINUE = _STATUS_LINES[100] + b"\r\n"
 
 
+@functools.lru_cache(maxsize=1000)
+def _kind(name: bytes) -> bytes | None:
+    """The name of a header in small letters; None if it is none. An app has few of them."""
+    return name.lower() if _NAME.fullmatch(name) else None
+
+
 def is_header(name: bytes, value: bytes) -> bool:
     """Can these two be sent as a header?"""
-    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+    return _kind(name) is not None and _VALUE.fullmatch(value) is not None
 
 
 class Response:
@@ -95,9 +102,9 @@ class Response:
         declared: int | None = None
         has_date = has_server = is_chunked = False
         for name, value in headers:
-            if not is_header(name, value):
+            kind = _kind(name)
+            if kind is None or not _VALUE.fullmatch(value):
                 raise ValueError(f"{name!r}: {value!r} is no header")
-            kind = name.lower()
             if kind == b"content-length":
                 if not _LENGTH.fullmatch(value) or declared not in (None, int(value)):
                     raise ValueError(f"{value!r} is no Content-Length")
