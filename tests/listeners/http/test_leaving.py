@@ -128,12 +128,13 @@ async def test_a_client_that_reads_slowly_is_not_cut(
         await send(body(bytes(size)))
 
     large = listening_at()
-    large.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)  # its connections inherit it
+    large.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)  # its connections inherit it
     small = trio.socket.socket()
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    # Segments of the size that they have on a network: the window opens in smaller steps.
+    # Segments of the size that they have on a network: the window opens in smaller steps, though
+    # still of 120,000 bytes.
     small.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
-    options = {"sockets": [large], "idle_timeout": 0.8}
+    options = {"sockets": [large], "idle_timeout": 2}
     async with serving_app(app, **options) as server, trio.SocketStream(small) as client:
         await small.connect(server.address)
         await client.send_all(request())
