@@ -13,7 +13,7 @@ import trio
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from trio_run import _serve
+from trio_run import _serve, _supervise
 from trio_run.testing import open_program
 
 from .ports import free_port
@@ -293,6 +293,71 @@ async def test_the_level_of_the_log_can_be_set(shop: Path) -> None:
         assert (await get(f"http://127.0.0.1:{port}/a", transport=transport)).text == "http /a"
         await stop(program)
     assert program.output == ""
+
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+INI = """
+[loggers]
+keys=root
+[handlers]
+keys=stderr
+[formatters]
+keys=line
+[logger_root]
+level=INFO
+handlers=stderr
+[handler_stderr]
+class=StreamHandler
+formatter=line
+args=(sys.stderr,)
+[formatter_line]
+format=INI %(message)s
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+@pytest.mark.parametrize("name", ["logging.json", "logging.ini"])
+async def test_logging_may_be_set_up_by_a_file(name: str, workers: list[str], shop: Path) -> None:
+    file = shop / name
+    shown = (EXAMPLES / "logging.json").read_text().replace("%(asctime)s", "JSON")
+    file.write_text(shown if name.endswith("json") else INI)
+    arguments = ["shop:app", "--port", "0", *workers, "--log-config", str(file)]
+    async with open_program(serve(shop, *arguments)) as program:
+        url = (await program.line_with("serving at ")).split("serving at ")[1].strip()
+        await get(f"{url}/a")
+        await program.line_with('"GET /a HTTP/1.1" 200')
+        await stop(program)
+    lines = program.output.partition("actor ")[0].splitlines()  # the report has several
+    assert len(lines) > 4
+    assert {line.split()[0] for line in lines} == {file.suffix[1:].upper()}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("none.json", None, "FileNotFoundError: "),
+        ("none.ini", None, "FileNotFoundError: "),
+        ("a.json", "{", "JSONDecodeError: "),
+        ("a.json", "[]", "TypeError: "),
+        ("a.json", "{}", "ValueError: dictionary doesn't specify a version"),
+        ("a.yaml", "version: 1", ""),
+    ],
+)
+def test_a_file_that_sets_up_no_logging_is_a_sentence(
+    name: str, text: str | None, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    for begin in (lambda option: _serve.main(["shop:app", *option]), _supervise_with):
+        assert begin(["--log-config", str(file)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"no logging can be set up by {file}: {why}")
+        assert said.count("\n") == 1
+
+
+def _supervise_with(option: list[str]) -> int:
+    return _supervise.main([*option, "--", "true"])
 
 
 async def test_it_has_a_status_page(shop: Path) -> None:

@@ -7,9 +7,14 @@ is to say is decided by each.
 from __future__ import annotations
 
 import argparse
+import json
+import logging.config
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from ._errors import one_line
 
 REFUSED = 2  # the exit code, as argparse has it
 
@@ -96,6 +101,34 @@ def add_times(option: Option, *, lame_duck: str) -> None:
     )
     option("--lame-duck", type=seconds, default=0.0, help=lame_duck, **of_time)
     option("--stuck-after", type=some_seconds, help="end what hangs for so long", **of_time)
+
+
+def add_log_config(option: Option) -> None:
+    option(
+        "--log-config",
+        metavar="FILE",
+        help="set up logging by this file: JSON, where its name ends so, or else INI",
+    )
+
+
+def set_up_logging(path: str | None) -> None:
+    """By that file, which is JSON for dictConfig() or INI for fileConfig(), if there is to be one.
+
+    Raises:
+      Refused: if it can't be.
+    """
+    try:
+        if path is None:
+            return
+        if path.endswith(".json"):
+            settings = json.loads(Path(path).read_text("utf-8"))
+            # Ours are there already, and those that the file does not name are not to fall silent.
+            logging.config.dictConfig({"disable_existing_loggers": False, **settings})
+        else:
+            with Path(path).open(encoding="utf-8") as file:
+                logging.config.fileConfig(file, disable_existing_loggers=False)
+    except Exception as exc:  # whatever logging makes of what is there
+        raise Refused(f"no logging can be set up by {path}: {one_line(exc)}") from None
 
 
 def add_workers(option: Option, *, about: str) -> None:

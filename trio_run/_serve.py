@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from ._arguments import (
     REFUSED,
     Refused,
+    add_log_config,
     add_status_port,
     add_times,
     add_uds_mode,
     add_workers,
     count,
     port,
+    set_up_logging,
     some_seconds,
 )
 from ._asgi import load_app, mount
@@ -53,8 +55,8 @@ _LEVELS = ("critical", "error", "warning", "info", "debug")
 def main(arguments: Sequence[str]) -> int:
     """Serve until stopped. Returns the exit code of run(), or 2 if that could not begin."""
     options = _parser().parse_args(arguments)
-    _set_up_logging(options)
     try:
+        _set_up_logging(options)
         if options.workers is None and not options.reload:
             return _serve(options)
         _, others = _parents_parser().parse_known_args(arguments)
@@ -116,6 +118,7 @@ def _serve_by_others(options: argparse.Namespace, command: list[str]) -> int:
 
 
 def _set_up_logging(options: argparse.Namespace) -> None:
+    set_up_logging(options.log_config)
     if options.log_level is not None:
         logger.setLevel(options.log_level.upper())
     if not options.access_log:
@@ -287,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="a line for each request",
     )
+    add_log_config(option)
     option("--log-level", choices=_LEVELS, metavar="LEVEL", help=f"{', '.join(_LEVELS)} (info)")
     proxy = parser.add_argument_group("behind a proxy").add_argument
     proxy(

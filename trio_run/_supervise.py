@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 from ._arguments import (
     REFUSED,
     Refused,
+    add_log_config,
     add_status_port,
     add_times,
     add_uds_mode,
     add_workers,
+    set_up_logging,
 )
 from ._errors import CannotStart
 from ._listeners._tcp import TCPEndpoint
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     if not command:
         parser.error("there is no command: it comes last, after --, as in -- python -m shop")
     try:
+        set_up_logging(options.log_config)
         if shutil.which(command[0]) is None:
             raise Refused(f"there is no program {command[0]!r}")
         return run_workers(
@@ -112,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add_workers(option, about="how many there are (as many as cores that we may use)")
     add_times(option, lame_duck="for how long COMMAND goes on serving at SIGTERM (0)")
     add_status_port(option)
+    add_log_config(option)
     option(
         "--no-notify",
         dest="notify",
