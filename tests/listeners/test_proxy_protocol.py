@@ -28,7 +28,7 @@ from trio_run.testing import read_to_end
 
 from .. import TIMEOUT
 from ..programs import find
-from .http_serving import Client, answer, only_http, request
+from .http_serving import Client, answer, only_http, request, serving_app
 from .serving import HOST, Server, lines_of, serving
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -292,18 +292,112 @@ async def test_one_in_its_header_is_cut_like_any_other(clock: MockClock) -> None
     assert server.detail == "0 drained, 1 cut"
 
 
+class Behind(trio.abc.SendStream):
+    """The header comes with what is sent first, in one packet or in many."""
+
+    def __init__(self, header: bytes, stream: trio.SocketStream, *, split: bool) -> None:
+        self._header = header
+        self._stream = stream
+        self._split = split
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        header, self._header = self._header, b""
+        if header and self._split:
+            await in_pieces(self._stream, header + bytes(data))
+        else:
+            await self._stream.send_all(header + data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("header", [LINE, tcp_4(b"\x04\x00\x01x")])
 @pytest.mark.parametrize("drain", ["eof", "wait", "cancel"])
 async def test_it_comes_before_tls(
-    drain: str, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+    drain: str,
+    header: bytes,
+    split: bool,
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
 ) -> None:
     async with (
         serving(tell, proxy_protocol=True, ssl_context=server_context, drain=drain) as server,
         await server.connect() as client,
     ):
-        await client.send_all(tcp_4())
-        stream = trio.SSLStream(client, client_context, server_hostname="localhost")
+        sends = Behind(header, client, split=split)
+        staple = trio.StapledStream(sends, client)
+        stream = trio.SSLStream(staple, client_context, server_hostname="localhost")
         await stream.send_all(b"hello")
         assert await stream.receive_some() == f"{CLIENT} hello".encode()
+
+
+@pytest.mark.parametrize("junk", [b"GET / HTTP/1.1\r\n\r\n", LINE, tcp_4()])
+async def test_what_follows_it_and_is_no_tls_is_not_served(
+    junk: bytes, server_context: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(tell, proxy_protocol=True, ssl_context=server_context) as server,
+        await server.connect() as client,
+    ):
+        await client.send_all(tcp_4() + junk)
+        with contextlib.suppress(trio.BrokenResourceError):  # what it has sent was not read
+            assert str(CLIENT[0]).encode() not in await read_to_end(client)
+    assert lines_of(caplog, f"no TLS handshake with {format_address(CLIENT)}")
+    assert not warnings(caplog)
+
+
+async def test_at_a_stop_a_handshake_behind_it_has_as_long_as_any_newcomer(
+    clock: MockClock, server_context: ssl.SSLContext
+) -> None:
+    async with (
+        serving(tell, proxy_protocol=True, ssl_context=server_context) as server,
+        await server.connect() as client,
+    ):
+        await client.send_all(tcp_4() + b"\x16\x03")
+        await wait_all_tasks_blocked()
+        assert server.listener.status == "1 connection, 0 busy"
+        server.group.stop()
+        assert await read_to_end(client) == b""
+        assert trio.current_time() == pytest.approx(0.5, abs=0.1)
+    assert server.detail == "1 drained, 0 cut"
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_many_that_leave_in_the_midst_of_it_leave_nothing(
+    resets: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tell, proxy_protocol=True, max_age=60) as server:
+        clients = [await server.connect() for _ in range(100)]
+        for number, client in enumerate(clients):
+            header = LINE if number % 2 else tcp_4()
+            await client.send_all(header[: 1 + number % (len(header) - 1)])
+        await wait_all_tasks_blocked()
+        for client in clients:
+            if resets:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await client.aclose()
+        await wait_all_tasks_blocked()
+        assert server.listener.status == "0 connections, 0 busy"
+        async with await server.connect() as client:
+            await client.send_all(LINE + b"hello")
+            assert await read_to_end(client) == f"{CLIENT} hello".encode()
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("drain", ["eof", "cancel"])
+async def test_one_that_grows_old_in_it_is_served_once(drain: str, clock: MockClock) -> None:
+    async with (
+        serving(tell, proxy_protocol=True, max_age=2, drain=drain) as server,
+        await server.connect() as client,
+    ):
+        await client.send_all(LINE[:20])
+        await trio.sleep(3)
+        await client.send_all(LINE[20:] + b"hello")
+        assert await read_to_end(client) == f"{CLIENT} hello".encode()
 
 
 async def test_on_a_unix_socket_the_client_is_the_proxys(tmp_path: Path) -> None:
@@ -349,18 +443,44 @@ async def test_an_app_sees_the_client_and_so_does_the_access_log(
     assert line.getMessage().startswith(f"{who} ")
 
 
-async def test_an_http_listener_gives_it_as_long_as_a_head(clock: MockClock) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise AssertionError("it is served")
+@only_http
+async def app(scope: Any, _receive: Any, send: Any) -> None:
+    await answer(send, f"{scope['client']}".encode())
 
-    listener = {"kind": HTTPListener, "port": 0, "host": HOST, "proxy_protocol": True}
+
+async def test_an_http_listener_gives_it_as_long_as_a_head(clock: MockClock) -> None:
     async with (
-        serving(app, header_timeout=3, **listener) as server,  # type: ignore[arg-type]
+        serving_app(app, header_timeout=3, proxy_protocol=True) as server,
         await server.connect() as client,
     ):
         await client.send_all(LINE[:10])
         assert await client.receive_some() == b""
         assert trio.current_time() == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("header", [b"", LINE])
+async def test_after_it_http_has_its_times_as_without_it(header: bytes, clock: MockClock) -> None:
+    times = {"idle_timeout": 20, "header_timeout": 3}
+    async with serving_app(app, proxy_protocol=bool(header), **times) as server:
+        for sends, waits, receives in ((b"", 20, b""), (b"GET /", 3, b"HTTP/1.1 408")):
+            async with await server.connect() as client:
+                await client.send_all(header + sends)
+                began = trio.current_time()
+                assert (await read_to_end(client)).startswith(receives)
+                assert trio.current_time() - began == pytest.approx(waits, abs=0.2)
+
+
+async def test_it_is_for_all_requests_of_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_app(app, proxy_protocol=True, max_requests=3) as server:
+        async with await server.connect() as stream:
+            await stream.send_all(LINE)
+            client = Client(stream)
+            for is_last in (False, False, True):
+                response = await client.ask(request())
+                assert response.body == f"{CLIENT}".encode()
+                assert ("connection" in response.headers) is is_last
+            assert await client.read_to_end() == b""
+    assert len(lines_of(caplog, f"{format_address(CLIENT)} ")) == 3
 
 
 @pytest.mark.parametrize("tls", [False, True])

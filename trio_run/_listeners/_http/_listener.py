@@ -70,7 +70,7 @@ class HTTPListener:
       path: listen on a Unix socket there, instead of a port.
       mode: the permissions of that.
       sockets: listen on these, already bound, instead: TCP or Unix.
-      idle_timeout: how many seconds a client may stay silent between requests and within a body, or
+      idle_timeout: how many seconds a client may stay silent before a request and within a body, or
         take nothing of its response.
       header_timeout: how many seconds it may take for the head of a request, and a proxy for its
         header.
