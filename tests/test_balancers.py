@@ -36,6 +36,7 @@ async def app(scope, receive, send):
         more = message["more_body"]
     headers = dict(scope["headers"])
     assert scope["client"][0] == "127.0.0.1" and scope["client"][1] == 0, "its proxy is believed"
+    assert scope["scheme"] == "http", "its client is not"
     answer = hashlib.sha256(body).hexdigest().encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": answer})
@@ -127,7 +128,8 @@ async def test_a_rolling_restart_loses_nothing(balancer: Balancer, tmp_path: Pat
         method = "POST" if number % 2 else "GET"
         body = bytes([number]) * 1000 if number % 2 else b""
         digest = hashlib.sha256(body).hexdigest()
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
+        claim = {"X-Forwarded-Proto": "https"}
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, headers=claim) as client:
             while not enough.is_set():
                 response = await client.request(method, "/", content=body)
                 assert (response.status_code, response.text) == (200, digest)

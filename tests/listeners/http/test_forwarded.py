@@ -4,6 +4,8 @@ import ipaddress
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from trio_run import HTTPListener
 from trio_run._listeners._http._forwarded import Proxies
@@ -62,6 +64,16 @@ def believed(proxies: Any, *headers: tuple[str, str], scheme: str = "http") -> t
 def test_the_client_is_the_last_that_is_no_proxy(sent: str, client: str | None) -> None:
     expected = PROXY if client is None else (client, 0)
     assert believed("10.0.0.0/8", ("x-forwarded-for", sent))[0] == expected
+
+
+@given(
+    st.text("0123456789abcf:.[]%, x\xb2", max_size=40), st.sampled_from(["*", "10.0.0.0/8", "::/0"])
+)
+@example("1.2.3.4:80:80", "*")
+def test_whatever_is_sent_the_client_is_an_address(sent: str, proxies: str) -> None:
+    host, _ = believed(proxies, ("x-forwarded-for", sent))[0]
+    assert "%" not in host
+    ipaddress.ip_address(host)
 
 
 def test_several_headers_are_one_list() -> None:
