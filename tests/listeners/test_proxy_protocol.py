@@ -448,6 +448,19 @@ async def app(scope: Any, _receive: Any, send: Any) -> None:
     await answer(send, f"{scope['client']}".encode())
 
 
+@pytest.mark.parametrize("name", [b"/run/a\nroot:", b"/run/\xff"])
+async def test_a_client_that_names_itself_has_one_line_of_the_log(
+    name: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving_app(app, proxy_protocol=True) as server:
+        async with await server.connect() as stream:
+            await stream.send_all(unix(name, b"/run/b"))
+            await Client(stream).ask(request())
+    [line] = lines_of(caplog, "GET / HTTP")
+    assert line.getMessage().startswith("'/run/")
+    assert line.getMessage().isprintable()
+
+
 async def test_an_http_listener_gives_it_as_long_as_a_head(clock: MockClock) -> None:
     async with (
         serving_app(app, header_timeout=3, proxy_protocol=True) as server,

@@ -143,7 +143,8 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         """The client, for a log line."""
         if isinstance(self.peer, Credentials):
             return f"process {self.peer.pid} of user {self.peer.uid}"
-        return format_address(self.peer)
+        who = format_address(self.peer)
+        return who if who.isprintable() else ascii(who)  # one behind a proxy may name itself
 
     @property
     def local_address(self) -> object:
