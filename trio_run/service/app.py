@@ -6,24 +6,13 @@ it answers before all the others are there, and until they have gone. To add an 
 group.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import Any
 
-from trio_run import (
-    CannotStart,
-    Group,
-    HTTPListener,
-    Restarting,
-    SignalReceiver,
-    StatusPage,
-    every,
-    run,
-)
+from trio_run import CannotStart, Group, Restarting, SignalReceiver, every, run
 
 from .config import NAME, ConfigError, read_config
 from .jobs import Jobs
@@ -33,17 +22,13 @@ from .status import make_status_page
 from .ticker import tell_counts
 from .web import make_app, make_door
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the service as this process; its exit code is returned."""
-    given = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = Settings(lambda: read_config(given, os.environ))
+        settings = Settings(lambda: read_config(sys.argv[1:], os.environ))
         set_up_logging(settings.now.log_level)
         group = make_group(settings)
     except (ConfigError, CannotStart) as exc:
@@ -74,14 +59,14 @@ def make_group(settings: Settings) -> Group:
     serving = group.add(door, needs=[worker])
 
     async def tell_where() -> None:
-        logger.info("the service is at %s, its status page at %s", _url(door), _url(page))
+        at, page_at = (_url(each.addresses[0]) for each in (door, page))
+        logger.info("the service is at %s, its status page at %s", at, page_at)
 
     group.add(tell_where, needs=[serving], on_return="ignore")
     return group
 
 
-def _url(listener: HTTPListener | StatusPage) -> str:
-    address = listener.addresses[0]
+def _url(address: Any) -> str:
     if not isinstance(address, tuple):
         return f"the socket {address}"
     host, port = address[:2]

@@ -5,28 +5,23 @@ The first of these that has it wins. To add a setting, add a line to Config. To 
 delete ``_read_file`` and what calls it, and settings.py.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import Any
 
 NAME = "service"
 PREFIX = "SERVICE_"
-T = TypeVar("T", str, int, float)
 
 
 class ConfigError(Exception):
     """What a person has to change, in a sentence."""
 
 
-def _setting(default: T, about: str) -> T:
+def _setting(default: Any, about: str) -> Any:
     return field(default=default, metadata={"about": about})
 
 
@@ -48,10 +43,8 @@ class Config:
         for port in (self.port, self.status_port):
             if not 0 <= port < 2**16:
                 raise ConfigError(f"a port is a number from 0 to 65535, not {port}")
-        if not self.grace >= 0:  # NaN is not
-            raise ConfigError(f"the grace is 0 seconds or more, not {self.grace:g}")
-        if self.lame_duck and not 0 < self.lame_duck < self.grace:
-            raise ConfigError("the lame duck is a part of the grace: make it shorter than that")
+        if not 0 <= self.lame_duck < self.grace:  # so is NaN
+            raise ConfigError("the grace is more than the lame duck, and that is 0 seconds or more")
         if self.log_level.upper() not in logging.getLevelNamesMapping():
             raise ConfigError(f"there is no log level {self.log_level!r}")
 
@@ -64,16 +57,26 @@ def read_config(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
     """
     options = vars(_parser().parse_args(arguments))
     path = options.pop("config") or environ.get(f"{PREFIX}CONFIG")
-    values: dict[str, tuple[str, str]] = {}  # each as a text, and how it is set
-    for name, value in _read_file(path).items() if path else ():
-        values[name] = str(value), f"{name} in {path}"
-    for name in options:
+    values = _read_file(path) if path else {}
+    for name, given in options.items():
         variable = PREFIX + name.upper()
-        if variable in environ:
-            values[name] = environ[variable], variable
-        if options[name] is not None:
-            values[name] = options[name], _option(name)
-    return Config(**{name: _parse(name, *value) for name, value in values.items()})
+        if given is not None:
+            values[name] = _parse(name, given, _option(name))
+        elif variable in environ:
+            values[name] = _parse(name, environ[variable], variable)
+    return Config(**values)
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"cannot read the settings in {path}: {exc}") from exc
+    names = [each.name for each in fields(Config)]
+    for name in found:
+        if name not in names:
+            raise ConfigError(f"{path}: there is no {name!r}; there are {', '.join(names)}")
+    return {name: _parse(name, str(value), f"{name} in {path}") for name, value in found.items()}
 
 
 def _parse(name: str, text: str, how: str) -> Any:
@@ -85,23 +88,11 @@ def _parse(name: str, text: str, how: str) -> Any:
         raise ConfigError(f"{how} must be {what}, not {text!r}") from exc
 
 
-def _read_file(path: str) -> dict[str, object]:
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"cannot read the settings in {path}: {exc}") from exc
-    names = [each.name for each in fields(Config)]
-    for name in values:
-        if name not in names:
-            raise ConfigError(f"{path}: there is no {name!r}; there are {', '.join(names)}")
-    return values
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=NAME, description="A service.", allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="a file of settings, in TOML")
+    parser.add_argument("--config", metavar="FILE", help=f"settings, in TOML [{PREFIX}CONFIG]")
     for each in fields(Config):
-        about = f"{each.metadata['about']} ({PREFIX}{each.name.upper()}; {each.default!r})"
+        about = f"{each.metadata['about']} [{PREFIX}{each.name.upper()}, default: {each.default}]"
         parser.add_argument(_option(each.name), metavar="VALUE", help=about.replace("%", "%%"))
     return parser
 

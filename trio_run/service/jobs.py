@@ -6,18 +6,12 @@ first, as far as its grace goes. What must not be lost belongs in a database. To
 delete this file, its test, and what names it in app.py, web.py and ticker.py.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
 
 import trio
 
-from trio_run import cancel_on_stop, stopping
-
-if TYPE_CHECKING:
-    from trio_run import Event
+from trio_run import Event, busy
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +32,7 @@ class Jobs:
     """An actor that does jobs, one after the other. Each life of it does those that wait."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[int, float]] = deque()
+        self._waiting: deque[tuple[int, float]] = deque()
         self._came = trio.Event()
         self._added = 0
         self.done = 0
@@ -46,7 +40,7 @@ class Jobs:
     @property
     def waiting(self) -> int:
         """How many jobs wait."""
-        return len(self._queue)
+        return len(self._waiting)
 
     @property
     def status(self) -> str:
@@ -65,30 +59,23 @@ class Jobs:
         if self.waiting == MOST_WAITING:
             raise Full
         self._added += 1
-        self._queue.append((self._added, seconds))
+        self._waiting.append((self._added, seconds))
         self._came.set()
         return self._added
 
     async def execute(self) -> None:
-        """One life: until it is stopped, and no job waits."""
-        while self._queue or not stopping():
-            with cancel_on_stop():  # a stop ends the wait for a job, and not the job
-                await self._came.wait()
-            if self._queue:
-                await self._do_next()
-
-    def interrupt(self, cause: object) -> None:
-        """Without an interrupt a stop would cancel execute(). This one leaves it to stopping()."""
-
-    async def _do_next(self) -> None:
-        number, seconds = self._queue.popleft()
-        if not self._queue:
+        """One life."""
+        while True:
+            with busy():  # a stop waits for this block, and ends the wait below
+                while self._waiting:
+                    number, seconds = self._waiting.popleft()
+                    await work(seconds)
+                    self.done += 1
+                    logger.info("job %d is done", number)
             self._came = trio.Event()
-        await work(seconds)
-        self.done += 1
-        logger.info("job %d is done", number)
+            await self._came.wait()
 
     def tell_lost(self, event: Event) -> None:
         """Log at the end what was never begun: the grace was over, or the worker just down."""
-        if event.kind == "over" and self._queue:
-            logger.error("%d jobs are lost: they were never begun", self.waiting)
+        if event.kind == "over" and self._waiting:
+            logger.error("jobs that are lost, for they were never begun: %d", self.waiting)

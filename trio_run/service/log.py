@@ -5,19 +5,13 @@ To replace it, set up the logging that you like before the group runs, structlog
 log of trio_run comes by the logger ``trio_run``, that of requests by ``trio_run.access``.
 """
 
-from __future__ import annotations
-
 import logging
 
 
 def set_up_logging(level: str) -> None:
-    """Log to stderr."""
+    """Log to stderr from this level on. Called again, it changes the level."""
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    set_level(level)
-
-
-def set_level(level: str) -> None:
-    """Log from this level on. Requests are logged at debug alone: probes come every few seconds."""
     logging.getLogger().setLevel(level.upper())
+    # Requests at debug alone: probes come every few seconds.
     requests = logging.INFO if level.upper() == "DEBUG" else logging.WARNING
     logging.getLogger("trio_run.access").setLevel(requests)

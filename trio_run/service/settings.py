@@ -1,26 +1,17 @@
 """settings: what holds now. SIGHUP has it read again, and what is wrong then changes nothing.
 
-Ask ``settings.now`` each time that a setting is needed, and it is the new one. To delete this file,
-give config.py's Config to those who take Settings, and leave out the handler in app.py.
+Ask ``settings.now`` each time that a setting is needed, and it is the new one. What is asked once,
+as ports and the grace are, holds until the next start. To delete this file, give config.py's Config
+to those who take Settings, and leave out the handler in app.py.
 """
 
-from __future__ import annotations
-
 import logging
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from .config import ConfigError
-from .log import set_level
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .config import Config
+from .config import Config, ConfigError
+from .log import set_up_logging
 
 logger = logging.getLogger(__name__)
-
-_LIVE = ("greeting", "log_level")  # the others hold from the start to the end
 
 
 class Settings:
@@ -37,13 +28,9 @@ class Settings:
     def reload(self) -> None:
         """Read it again."""
         try:
-            config = self._read()
+            self.now = self._read()
         except ConfigError as exc:
             logger.error("the old settings stay: %s", exc)
             return
-        new = replace(self.now, **{name: getattr(config, name) for name in _LIVE})
-        if new != config:
-            logger.warning("only %s can change before the next start", " and ".join(_LIVE))
-        self.now = new
-        set_level(new.log_level)
-        logger.info("read the settings again")
+        set_up_logging(self.now.log_level)
+        logger.info("read the settings again; ports and times change with the next start")

@@ -4,14 +4,9 @@
 delete this file and what names it in app.py; whoever probes needs another way then.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from trio_run import StatusPage
 
-if TYPE_CHECKING:
-    from .config import Config
+from .config import Config
 
 
 def make_status_page(config: Config) -> StatusPage:

@@ -4,13 +4,9 @@ To replace it, write another function, plain or async. To delete it, delete this
 it in app.py.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .jobs import Jobs
+from .jobs import Jobs
 
 logger = logging.getLogger(__name__)
 

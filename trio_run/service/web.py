@@ -5,24 +5,16 @@ other ASGI app that runs on Trio. To delete the door, delete this file, its test
 it in app.py.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from trio_run import HTTPListener, inherited_sockets
 
-from .jobs import LONGEST, Full
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from .config import Config
-    from .jobs import Jobs
-    from .settings import Settings
+from .config import Config
+from .jobs import LONGEST, Full, Jobs
+from .settings import Settings
 
 MOST_BYTES = 10_000  # of a request's body
 MOST_CLIENTS = 1_000  # at once; more wait their turn

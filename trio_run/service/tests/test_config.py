@@ -33,8 +33,9 @@ def test_without_any_it_is_the_defaults_and_only_this_machine_reaches_it() -> No
         (["--port", "65536"], "a port is a number from 0 to 65535, not 65536"),
         (["--host", ""], "the host is empty"),
         (["--grace", "soon"], "--grace must be a number, not 'soon'"),
-        (["--grace", "nan"], "the grace is 0 seconds or more"),
-        (["--lame-duck", "20"], "the lame duck is a part of the grace"),
+        (["--grace", "nan"], "the grace is more than the lame duck"),
+        (["--lame-duck", "20"], "the grace is more than the lame duck"),
+        (["--lame-duck", "-1"], "and that is 0 seconds or more"),
         (["--log-level", "loud"], "there is no log level 'loud'"),
     ],
 )

@@ -28,14 +28,6 @@ def test_the_greeting_and_the_log_level_change() -> None:
     assert logging.getLogger("trio_run.access").level == logging.INFO
 
 
-def test_the_others_hold_until_the_next_start(caplog: pytest.LogCaptureFixture) -> None:
-    configs = [Config(), Config(greeting="Hi!", port=9000)]
-    settings = Settings(lambda: configs.pop(0))
-    settings.reload()
-    assert settings.now == Config(greeting="Hi!")
-    assert "only greeting and log_level can change before the next start" in caplog.text
-
-
 def test_what_cannot_be_read_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     configs = [Config()]
 
