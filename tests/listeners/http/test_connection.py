@@ -485,6 +485,35 @@ async def test_a_task_elsewhere_that_still_waits_does_not_hold_up_a_500() -> Non
     assert got == ["http.disconnect"]
 
 
+async def test_a_task_elsewhere_hears_that_what_it_sends_is_lost() -> None:
+    """The app returns while another task is about to have sent the last of its response."""
+    told: list[str] = []
+
+    async def finish(send: Any, about_to: trio.Event) -> None:
+        await send(start())
+        await send(body(b"hello", more=True))
+        about_to.set()
+        try:
+            await send(body())
+            told.append("it is sent")
+        except OSError:
+            told.append("it is lost")
+
+    async with trio.open_nursery() as nursery:
+
+        @only_http
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            about_to = trio.Event()
+            nursery.start_soon(finish, send, about_to)
+            await about_to.wait()
+
+        for _ in range(50):  # which task is first is up to Trio
+            async with client_of(app) as client:
+                await client.send(request("GET / HTTP/1.1", "Connection: close"))
+                is_lost = await reset_by(client)
+            assert told.pop() == ("it is lost" if is_lost else "it is sent")
+
+
 async def test_two_tasks_that_wait_for_the_disconnect_both_hear_of_it() -> None:
     got = []
 

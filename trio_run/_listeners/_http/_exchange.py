@@ -344,6 +344,8 @@ class Exchange:
                 raise ClientDisconnected("the client is gone")
             data = CONTINUE if body is None else self._framed(body, more=more)
             await self._http.stream.send_all(data)
+            if self._returned:  # meanwhile: then the connection is reset, and this is lost
+                raise ClientDisconnected("the app has returned")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             if isinstance(exc, SendTimeout):
                 self._why_left = "was too slow for"
