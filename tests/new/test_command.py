@@ -38,6 +38,15 @@ def test_it_is_called_as_its_directory_is_and_what_was_written_is_said(
     ]
 
 
+def test_a_dash_of_its_directory_is_an_underscore_of_its_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _command.main([str(tmp_path / "my-shop")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"my_shop is in {tmp_path}/my-shop:\n")
+    assert "\n  .venv/bin/pytest && .venv/bin/my_shop\n" in said
+
+
 def test_from_an_index_its_install_needs_no_more(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

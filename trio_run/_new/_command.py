@@ -51,8 +51,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _last_part(directory: Path) -> str:
+    """The name of a package in that directory, whose own name may well have a dash in it."""
     try:
-        return directory.resolve().name
+        return directory.resolve().name.replace("-", "_")
     except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a NUL
         raise Refused(f"{str(directory)!r} is no path for a project: {exc}") from exc
 
@@ -70,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "directory", type=Path, metavar="DIR", help="where to; it is made, or is empty"
     )
-    parser.add_argument("--name", help="what the package is called (default: the last part of DIR)")
+    parser.add_argument(
+        "--name",
+        help="what the package is called (default: the last part of DIR, with _ for each -)",
+    )
     parser.add_argument(
         "--collector",
         action="store_true",
