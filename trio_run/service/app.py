@@ -51,7 +51,7 @@ def make_group(settings: Settings) -> Group:
     group.add(page)
     jobs = Jobs()
     group.on_event(jobs.tell_lost)
-    # Not all of the grace: the status page is to show how it ends.
+    # Not all of the grace: how it ends is still to be shown and logged.
     grace = 0.9 * (config.grace - config.lame_duck)
     worker = group.add(Restarting(lambda: jobs, name="jobs"), grace=grace)
     group.add(every(60, tell_counts, jobs), name="ticker", needs=[worker])
@@ -59,8 +59,8 @@ def make_group(settings: Settings) -> Group:
     serving = group.add(door, needs=[worker])
 
     async def tell_where() -> None:
-        at, page_at = (_url(each.addresses[0]) for each in (door, page))
-        logger.info("the service is at %s, its status page at %s", at, page_at)
+        logger.info("the status page is at %s", _url(page.addresses[0]))
+        logger.info("the service is at %s", _url(door.addresses[0]))
 
     group.add(tell_where, needs=[serving], on_return="ignore")
     return group

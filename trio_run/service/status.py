@@ -1,7 +1,8 @@
 """status: how the program is, at a port of its own, which answers to the very end of a stop.
 
 /livez and /readyz are for probes, /metrics is for Prometheus, and / is for you. To delete it,
-delete this file and what names it in app.py; whoever probes needs another way then.
+delete this file, its test in test_service.py, its port in config.py and what names these in app.py
+and in tests; whoever probes needs another way then.
 """
 
 from trio_run import StatusPage

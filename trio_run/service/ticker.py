@@ -1,7 +1,7 @@
 """ticker: what happens every minute, and at a stop is finished if it has begun.
 
-To replace it, write another function, plain or async. To delete it, delete this file and what names
-it in app.py.
+To replace it, write another function, plain or async. To delete it, delete this file, its test and
+what names it in app.py.
 """
 
 import logging

@@ -5,6 +5,7 @@ A real client, and so the real clock.
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,13 @@ from trio_run.testing import connect, read_to_end, running
 from .. import web
 from ..app import make_group
 from ..config import Config
-from ..jobs import Jobs
 from ..settings import Settings
-from ..ticker import tell_counts
+
+FREE_PORTS = Config(port=0, status_port=0)
 
 
 async def test_a_job_whose_request_had_begun_is_taken_and_done_at_a_stop() -> None:
-    group = make_group(Settings(lambda: Config(port=0, status_port=0)))
+    group = make_group(Settings(lambda: FREE_PORTS))
     [door] = [each.actor for each in group.members if each.name == "web"]
     assert isinstance(door, HTTPListener)
     async with running(group), await connect(door) as client:
@@ -38,7 +39,7 @@ async def test_a_job_whose_request_had_begun_is_taken_and_done_at_a_stop() -> No
 )
 async def test_it_says_where_it_is(host: str, url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    async with running(make_group(Settings(lambda: Config(host=host, port=0, status_port=0)))):
+    async with running(make_group(Settings(lambda: replace(FREE_PORTS, host=host)))):
         pass
     assert f"the service is at {url}" in caplog.text
 
@@ -57,7 +58,7 @@ async def test_it_listens_where_it_is_handed_a_socket(
     handed_over: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    group = make_group(Settings(lambda: Config(status_port=0)))
+    group = make_group(Settings(lambda: FREE_PORTS))
     async with running(group), await connect(handed_over) as client:
         await client.send_all(b"GET / HTTP/1.0\r\n\r\n")
         assert b'"greeting":"Hello!"' in await read_to_end(client)
@@ -65,16 +66,7 @@ async def test_it_listens_where_it_is_handed_a_socket(
     assert {each.outcome for each in group.report.actors} == {"returned"}
 
 
-def test_the_ticker_logs_how_many_jobs_there_are(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    jobs = Jobs()
-    jobs.add(1)
-    tell_counts(jobs)
-    assert "jobs: 1 waiting, 0 done" in caplog.text
-
-
-def test_the_worker_leaves_some_of_the_grace_to_the_status_page() -> None:
-    config = Config(port=0, status_port=0, grace=10, lame_duck=5)
-    group = make_group(Settings(lambda: config))
+def test_the_worker_leaves_some_of_the_grace_to_the_others() -> None:
+    group = make_group(Settings(lambda: Config(grace=10, lame_duck=5)))
     [worker] = [each for each in group.members if each.name == "jobs"]
     assert worker.grace == 4.5

@@ -9,10 +9,10 @@ from ..config import PREFIX, Config, ConfigError, read_config
 
 def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
-    file.write_text("port = 1\nstatus_port = 2\ngrace = 3\n")
-    environ = {f"{PREFIX}PORT": "11", f"{PREFIX}STATUS_PORT": "12"}
+    file.write_text("port = 1\nlame_duck = 2\ngrace = 30\n")
+    environ = {f"{PREFIX}PORT": "11", f"{PREFIX}LAME_DUCK": "12"}
     arguments = ["--config", str(file), "--port", "21"]
-    assert read_config(arguments, environ) == Config(port=21, status_port=12, grace=3.0)
+    assert read_config(arguments, environ) == Config(port=21, lame_duck=12.0, grace=30.0)
 
 
 def test_the_environment_can_name_the_file(tmp_path: Path) -> None:

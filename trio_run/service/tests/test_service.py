@@ -1,6 +1,5 @@
 """The program as people run it: a process, with its options, its signals and its exit code."""
 
-import re
 import signal
 import socket
 import sys
@@ -19,28 +18,35 @@ COMMAND = [sys.executable, "-m", MODULE, "--port", "0", "--status-port", "0"]
 
 
 @asynccontextmanager
-async def open_service(*options: str) -> AsyncIterator[tuple[Program, str, str]]:
-    """It runs, on free ports: the process, and the URLs of the service and its status page."""
+async def open_service(*options: str) -> AsyncIterator[tuple[Program, str]]:
+    """It runs, on free ports: the process, and the URL of the service."""
     async with open_program([*COMMAND, *options]) as service:
-        line = await service.line_with("the service is at ")
-        url, page = re.findall(r"http://\S+/", line)
-        yield service, url, page
+        yield service, await said_url(service, "the service is at ")
+
+
+async def said_url(service: Program, text: str) -> str:
+    return (await service.line_with(text)).split()[-1]
 
 
 async def test_a_signal_stops_it_when_the_jobs_that_wait_are_done() -> None:
-    async with open_service() as (service, url, page), httpx.AsyncClient() as client:
+    async with open_service() as (service, url), httpx.AsyncClient() as client:
         for _ in range(3):
             assert (await client.post(f"{url}jobs", content="0.1")).status_code == 202
-        assert (await client.get(f"{page}readyz")).status_code == 200
         service.signal(signal.SIGTERM)
         assert await service.exit_code() == 0
     assert "0 waiting, 3 done" in service.report
 
 
+async def test_the_status_page_says_that_it_is_ready() -> None:
+    async with open_service() as (service, _), httpx.AsyncClient() as client:
+        page = await said_url(service, "the status page is at ")
+        assert (await client.get(f"{page}readyz")).status_code == 200
+
+
 async def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('greeting = "Good morning!"\n')
-    async with open_service("--config", str(file)) as (service, url, _):
+    async with open_service("--config", str(file)) as (service, url):
         assert await greeting(url) == "Good morning!"
         file.write_text('greeting = "Good evening!"\n')
         service.signal(signal.SIGHUP)
