@@ -151,12 +151,13 @@ async def test_the_list_names_each_in_a_line_with_the_extras_that_it_needs() -> 
     for line, lesson in zip(lines[:last], COURSE.values(), strict=True):
         needs = f"  (needs {', '.join(lesson.needs)})" if lesson.needs else ""
         assert line == f"{lesson.number:2}  {lesson.title}{needs}"
-    assert lines[last : last + 3] == [
+    assert lines[last : last + 4] == [
         "",
+        "Have a second terminal at hand: most of them run until you press Ctrl-C.",
         "Run one by its number:",
         "    " + "python -m trio_run.lessons 1",
     ]
-    assert lines[last + 3 :] == [
+    assert lines[last + 4 :] == [
         "For all of them:",
         "    pip install 'trio-run[http,metrics,websocket]'",
     ]
@@ -674,6 +675,7 @@ async def lesson_12_its_tests_pass_without_waiting(tmp_path: Path) -> None:
     assert [seconds for _, seconds, _ in passed] == ["3", "3,602", "86,402"]
     why = "the block around it has ended"
     assert f"group stopped in 1.00 s: {why} (exit code 0)\n" in lesson.said
+    assert len(lesson.said.splitlines()) < 24  # a screen
 
 
 @scene()

@@ -52,7 +52,8 @@ def _list(lessons: dict[int, Lesson]) -> None:
     for lesson in lessons.values():
         needs = f"  (needs {', '.join(lesson.needs)})" if lesson.needs else ""
         print(f"{lesson.number:2}  {lesson.title}{needs}")
-    print("\nRun one by its number:\n    python -m trio_run.lessons 1")
+    print("\nHave a second terminal at hand: most of them run until you press Ctrl-C.")
+    print("Run one by its number:\n    python -m trio_run.lessons 1")
     extras = sorted({extra for lesson in lessons.values() for extra in lesson.needs})
     print(f"For all of them:\n    pip install 'trio-run[{','.join(extras)}]'")
 

@@ -52,7 +52,7 @@ async def station(_port: int) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(measure)
         nursery.start_soon(show)
-        # Here the block waits. Neither task has a line about the other.
+        # Here the block waits. No task has a line about another one.
 
 
 def main(port: int) -> None:

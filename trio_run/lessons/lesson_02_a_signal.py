@@ -23,9 +23,11 @@ import trio
 
 NEEDS = ()
 TRY = """\
-Press Ctrl-C here. Run it again, and in another terminal type
+In another terminal type
 
-    kill -TERM {pid}"""
+    kill -TERM {pid}
+
+Then run it again, and press Ctrl-C here."""
 
 readings = {"roof": 20.0}  # degrees, by the name of the sensor
 
@@ -62,7 +64,7 @@ async def station(_port: int) -> None:
         nursery.start_soon(measure)
         nursery.start_soon(show)
         nursery.start_soon(wait_for_signal, nursery.cancel_scope)
-        # Here the block waits. Neither task has a line about the other.
+        # Here the block waits. No task has a line about another one.
     print("station: all have stopped")
 
 

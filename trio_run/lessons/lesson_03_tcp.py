@@ -9,10 +9,10 @@ degrees three seconds later, since the sensor takes a fresh look. trio.serve_tcp
 runs answer() for each client, in a task of its own, in a nursery of its own.
 
 Two things are wrong with it, and you will see both. A stop cuts off whoever is
-being answered. And the error of one client is the end of the station: it goes
-up from the nursery of serve_tcp, which wraps it in a group, to ours, which
-wraps that in another. Read such a tree from its leaf: the lines above are the
-nurseries that it came through.
+being answered. And the error of one client is the end of the station. In lesson
+1 the error was printed below one group, that of the nursery. Here it will be
+below two, since it has come through two nurseries: that of serve_tcp, which is
+the lower one, and ours. The error itself is the last line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import trio
 
 NEEDS = ()
 TRY = """\
-In another terminal, ask for the roof:
+The station listens on port {port}. In another terminal, ask for the roof:
 
     {python} -m trio_run.lessons.ask tcp://127.0.0.1:{port} roof
 
@@ -78,7 +78,7 @@ async def station(port: int) -> None:
         nursery.start_soon(show)
         nursery.start_soon(partial(trio.serve_tcp, answer, port, host="127.0.0.1"))
         nursery.start_soon(wait_for_signal, nursery.cancel_scope)
-        # Here the block waits. Neither task has a line about the other.
+        # Here the block waits. No task has a line about another one.
     print("station: all have stopped")
 
 

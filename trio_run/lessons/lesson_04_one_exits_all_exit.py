@@ -1,9 +1,9 @@
 """One exits, all exit: a group
 
 The last change: there are many ways. A client that sends bytes that are no
-text is one (UnicodeDecodeError), one that hangs up before its answer another
-(BrokenResourceError). Not every error can be foreseen, so a server has to live
-with them.
+text is one (UnicodeDecodeError), one whose connection breaks before its answer
+another (BrokenResourceError). Not every error can be foreseen, so a server has
+to live with them.
 
 A Group runs actors: async functions, and objects with an async execute(). The
 first one to exit stops all, whether it has failed or returned. And a group
@@ -16,8 +16,10 @@ returns. And when a handler fails, it logs that, with the client's address,
 closes that one connection, and goes on. SignalReceiver is the task that waits
 for signals.
 
-In the end run() returns a report: why the group stopped, and for each actor
-when it was ready, when it stopped (a bar), and what became of it.
+In the end run() returns a report: why the group stopped, and a line for each
+actor. It has the seconds after which the actor was ready, those after which the
+stop reached it, a bar for the time that it took from there, and its outcome.
+Connections are drained if they could end in their own way, and cut if not.
 """
 
 from __future__ import annotations

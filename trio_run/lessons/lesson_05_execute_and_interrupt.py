@@ -16,7 +16,8 @@ calls it cut.
 
 Two helpers save some lines. every() is an actor that calls a function again and
 again. run() is the group for a whole process: it adds the SignalReceiver, logs
-the report, and returns the exit code.
+the report, and returns the exit code. (The SignalReceiver is interrupted last,
+since there may be a second signal.)
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from trio_run import Cause, Group, TCPListener, every, run
 NEEDS = ()
 TRY = """\
 Press Ctrl-C in the midst of a reading. See in the report that the thermometer
-takes its time, and nobody else does. Run it again, and press Ctrl-C twice: the
-second one is for those who can't wait. What is the exit code now? (That is
-`echo $?`, right after.)"""
+takes its time, and nobody else does but signals, which is interrupted last. Run
+it again, and press Ctrl-C twice: the second one is for those who can't wait.
+What is the exit code now?"""
 
 readings = {"roof": 20.0}  # degrees, by the name of the sensor
 quitting = trio.Event()

@@ -24,8 +24,8 @@ from trio_run import Datagram, Group, TCPListener, UDPListener, busy, every, run
 
 NEEDS = ()
 TRY = """\
-In another terminal be a sensor in the garden, then one that is broken; then ask
-for the garden, by TCP:
+In another terminal be a sensor in the garden, then one that is broken (it waits
+ten seconds for a reply, in vain); then ask for the garden, by TCP:
 
     {python} -m trio_run.lessons.ask udp://127.0.0.1:{port} garden 17.5
     {python} -m trio_run.lessons.ask udp://127.0.0.1:{port} garden cold

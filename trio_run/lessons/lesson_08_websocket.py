@@ -1,7 +1,7 @@
 """WebSocket: clients that stay
 
 The last change: it comes. A handler that runs is waited for, up to the grace,
-and so the stop takes five seconds.
+and so the stop takes nearly five seconds.
 
 Now a browser may follow the readings as they come. That is a WebSocket: it
 begins as an HTTP request, and then stays open, for days perhaps. Who closes it

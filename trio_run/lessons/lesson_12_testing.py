@@ -21,6 +21,7 @@ pytest-trio is the same clock.
 
 from __future__ import annotations
 
+import logging
 import time
 
 import trio
@@ -69,6 +70,8 @@ async def test_a_radio_that_does_not_answer_is_given_up() -> None:
 
 
 def main(_port: int) -> None:
+    # Who is waited for is logged every five seconds, and one of the stops takes an hour.
+    logging.getLogger("trio_run").setLevel(logging.ERROR)
     for test in (
         test_a_client_gets_its_answer,
         test_a_reading_that_has_begun_is_in_the_logbook,

@@ -47,7 +47,7 @@ NEEDS = ("http", "websocket")
 BEFORE = 11  # which 12 has tested
 TRY = """\
 In another terminal, cut the cable, and ask twice whether the station is ready,
-at once and ten seconds later:
+at once and fifteen seconds later:
 
     {python} -m trio_run.lessons.ask tcp://127.0.0.1:{port} cut
     {python} -m trio_run.lessons.ask http://127.0.0.1:{port2}/readyz

@@ -1,6 +1,6 @@
 """How it is: a page for those who ask
 
-The last change: it starts, four seconds later. The first life has failed, and
+The last change: it starts, a few seconds later. The first life has failed, and
 so it is begun anew, as later: the start only has to wait.
 
 It is night, and the station does not stop. What does it wait for? Is it ready?
