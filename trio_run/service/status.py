@@ -11,5 +11,5 @@ from .config import Config
 
 
 def make_status_page(config: Config) -> StatusPage:
-    """As open as the door is. It knows no password; but nothing can be changed there."""
+    """As open as the door's own port. It knows no password; but nothing can be changed there."""
     return StatusPage(config.status_port, host=config.host, name="status")
