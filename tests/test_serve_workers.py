@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -14,6 +15,7 @@ import httpx
 import pytest
 import trio
 
+from trio_run import _parent
 from trio_run.testing import open_program
 
 from . import TIMEOUT
@@ -85,6 +87,39 @@ async def test_sighup_replaces_each_by_the_code_that_is_on_disk_and_nobody_is_re
     assert "\nshop:app stopped in " in program.output
     assert program.output.count("stopped in") == 1
     assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("app_dir", [".", "web"])
+async def test_a_release_by_a_symbolic_link_is_followed(tmp_path: Path, app_dir: str) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / app_dir).mkdir(parents=True)
+        write_shop(tmp_path / name / app_dir, SHOP.replace('scope["scheme"]', repr(name)))
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    command = serve(Path(app_dir), "shop:app", "--port", "0", "--workers", "1")
+    # A shell sets PWD, and knows the link by which it has come there.
+    command = ["sh", "-c", f'cd {current}; exec "$@"', "sh", *command]
+    async with open_program(command) as program:
+        url = await url_of(program)
+        assert (await get(f"{url}/a")).text == "one /a"
+        first = await pids(url, 1)
+        (tmp_path / "next").symlink_to("two")
+        (tmp_path / "next").rename(current)
+        shutil.rmtree(tmp_path / "one")
+        program.signal(signal.SIGHUP)
+        await gone(first)
+        assert (await get(f"{url}/a")).text == "two /a"
+        await stop(program)
+
+
+@pytest.mark.parametrize("named", [None, "/nowhere", "/"])
+def test_a_name_of_another_directory_is_none_of_ours(
+    named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PWD", raising=False)
+    if named is not None:
+        monkeypatch.setenv("PWD", named)
+    assert _parent._directory() is None
 
 
 async def test_a_worker_has_a_report_where_something_was_cut_or_at_debug(shop: Path) -> None:

@@ -8,8 +8,10 @@ _workers.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -166,6 +168,7 @@ def run_workers(
         children = _Workers(
             command,
             1,
+            cwd=_directory(),
             sockets=doors.sockets,
             notify=notify,
             ready_within=ready_within,
@@ -193,6 +196,19 @@ def run_workers(
             scheme=scheme,
             then=grow,
         )
+
+
+def _directory() -> str | None:
+    """The working directory by the name that whoever started this process has for it.
+
+    A link in it is followed anew by each worker: to the new release, once it has been moved. The
+    kernel knows the old directory alone. None where nobody has said a name.
+    """
+    named = os.environ.get("PWD")
+    try:
+        return named if named and Path(named).samefile(os.curdir) else None
+    except OSError:
+        return None
 
 
 def run_parent(
