@@ -221,6 +221,17 @@ def test_a_certificate_that_nobody_can_read_is_one_sentence(
     assert f"no certificates can be read from {shop}/shop.py: " in capsys.readouterr().err
 
 
+def test_a_directory_that_is_gone_is_one_sentence(
+    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = shop / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert _serve.main(["shop:app"]) == 2
+    assert capsys.readouterr().err == "there is no directory '.': No such file or directory\n"
+
+
 async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
     async with open_program(serve(shop, "broken:app")) as program:
         assert await program.exit_code() == 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import stat
@@ -14,6 +15,7 @@ from trio_run import _supervise
 from trio_run.testing import open_program, read_to_end
 
 from . import TIMEOUT
+from .children import until
 from .programs import python, script
 from .shop import gone, stop, url_of
 
@@ -124,6 +126,32 @@ async def test_a_program_that_does_not_say_when_it_is_ready() -> None:
                     other = await answer(address)  # the old one just ends at a signal
         await stop(it)
     assert "Traceback" not in it.output
+
+
+async def test_where_it_serves_is_said_once_and_who_is_cut_too() -> None:
+    deaf = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"]
+    arguments = ["--no-notify", "--workers", "1", "--grace", "0.1"]
+    source = f"""
+        import sys
+        from trio_run import _parent, _supervise
+        _parent._SLACK = 0.2
+        sys.exit(_supervise.main({[*arguments, "--listen", "web=0", "--", *deaf]!r}))
+    """
+    async with open_program(script(source)) as it:
+        await url_of(it)
+        line = await it.line_with("ready, pid ")
+        os.kill(int(line.rpartition(" ")[2]), signal.SIGKILL)
+        await it.line_with("ready again")
+        await until(lambda: it.output.count("deaf\n") == 2)
+        await stop(it)
+    assert it.output.count("serving at") == 1
+    [cut] = re.findall("sh: .* is over: cut .*", it.output)
+    assert cut.startswith("sh: the grace of 0.3 s is over: cut workers (1 worker left) (and, not")
+    source = source.replace("'--listen', 'web=0', ", "")
+    async with open_program(script(source)) as it:
+        await it.line_with("sh: ready")
+        await stop(it)
+    assert "serving at" not in it.output
 
 
 async def test_an_end_at_the_start_is_the_end(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ def load_app(where: str, directory: str, *, factory: bool) -> App:
     name, colon, path = where.partition(":")
     if not (name and colon and path):
         raise Refused(f"{where!r} names no app: write MODULE:APP, as in shop.web:app")
-    here = str(Path(directory).resolve())
+    try:
+        here = str(Path(directory).resolve())
+    except OSError as exc:
+        raise Refused(f"there is no directory {directory!r}: {exc.strerror}") from None
     sys.path.insert(0, here)
     try:
         found = importlib.import_module(name)

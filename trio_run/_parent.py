@@ -131,13 +131,17 @@ class Listening(Protocol):
 
 
 def say_where(group: Group, listening: Listening, scheme: str) -> None:
-    """Log where it listens, once the group is ready."""
+    """Log where it listens, if anywhere, when the group is ready for the first time."""
     prefix = f"{scheme}://" if scheme else ""
+    is_said = False
 
     def heard(event: Event) -> None:
-        if event.kind == "ready" and event.actor is None:
+        nonlocal is_said
+        if event.kind == "ready" and event.actor is None and not is_said:
+            is_said = True
             where = ", ".join(prefix + format_address(each) for each in listening.addresses)
-            logger.info("%s: serving at %s", group.name, where)
+            if where:
+                logger.info("%s: serving at %s", group.name, where)
 
     group.on_event(heard)
 
@@ -173,7 +177,6 @@ def run_workers(
             notify=notify,
             ready_within=ready_within,
             stuck_after=stuck_after,
-            grace=grace + _SLACK,
         )
         children.turns_newcomers_away = False  # the doors do, when it is time
 
