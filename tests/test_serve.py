@@ -232,11 +232,23 @@ def test_a_directory_that_is_gone_is_one_sentence(
     assert capsys.readouterr().err == "there is no directory '.': No such file or directory\n"
 
 
-async def test_what_the_module_itself_raises_is_shown_whole(shop: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "begin", "end"),
+    [
+        ("import no_such_thing\n", "Traceback ", "Error: No module named 'no_such_thing'\n"),
+        ("def app(:\n", '  File "FILE", line 1\n', "SyntaxError: invalid syntax\n"),
+    ],
+)
+async def test_what_the_module_itself_raises_is_shown_from_there_on(
+    shop: Path, text: str, begin: str, end: str
+) -> None:
+    file = shop / "broken.py"
+    file.write_text(text)
     async with open_program(serve(shop, "broken:app")) as program:
         assert await program.exit_code() == 1
-    assert "No module named 'no_such_thing'" in program.output
-    assert "Traceback" in program.output
+    assert program.output.startswith(begin.replace("FILE", str(file)))
+    assert program.output.endswith(end)
+    assert program.output.count("  File ") == 1
 
 
 @pytest.mark.parametrize(

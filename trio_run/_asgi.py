@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     App = Callable[..., Awaitable[None]]
+
+# Whose frames lead to the app's: ours, and those of the import.
+_LOADING = (str(Path(__file__).parent) + os.sep, importlib.__file__, "<frozen importlib")
 
 
 def load_app(where: str, directory: str, *, factory: bool) -> App:
@@ -51,6 +55,14 @@ def load_app(where: str, directory: str, *, factory: bool) -> App:
         raise Refused(f"{where} is no ASGI app: it can't be called")
     loaded: App = app
     return loaded
+
+
+def without_our_frames(error: Exception) -> Exception:
+    """What the app raised as it was loaded, its traceback from the app's own code on."""
+    left = error.__traceback__
+    while left is not None and left.tb_frame.f_code.co_filename.startswith(_LOADING):
+        left = left.tb_next
+    return error.with_traceback(left)
 
 
 def mount(app: App, root: str) -> App:

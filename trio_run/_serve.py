@@ -29,7 +29,7 @@ from ._arguments import (
     set_up_logging,
     some_seconds,
 )
-from ._asgi import load_app, mount
+from ._asgi import load_app, mount, without_our_frames
 from ._errors import CannotStart, cannot_start
 from ._group import Group, supervisor_of
 from ._listeners._http._listener import HTTPListener
@@ -131,7 +131,13 @@ def _serve(options: argparse.Namespace) -> int:
     Raises:
       Refused, CannotStart: if something is not as it must be.
     """
-    app = load_app(options.app, options.app_dir, factory=options.factory)
+    try:
+        app = load_app(options.app, options.app_dir, factory=options.factory)
+    except (Refused, CannotStart):
+        raise
+    except Exception as exc:
+        sys.excepthook(type(exc), without_our_frames(exc), exc.__traceback__)
+        return 1
     ssl_context = _ssl_context(options)
     if options.root_path:
         app = mount(app, options.root_path)
