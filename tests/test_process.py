@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from trio_run import (
     Report,
     State,
     _child,
+    _notices,
     _process,
 )
 from trio_run.testing import open_program, running, wait_stopped
@@ -74,6 +76,16 @@ def log_of(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     with caplog.at_level(logging.INFO, logger="trio_run"):
         yield lines
     lines += [one.getMessage() for one in caplog.records if one.name == "trio_run.process"]
+
+
+def modes_of(*paths: Path) -> list[int]:
+    """The permissions of those that are there."""
+    return [stat.S_IMODE(path.stat().st_mode) for path in paths if path.exists()]
+
+
+def bound_addresses() -> str:
+    """What everybody can learn of Unix sockets."""
+    return Path("/proc/net/unix").read_text()
 
 
 # Its end.
@@ -639,13 +651,13 @@ async def test_rule_p3_its_group_is_believed_and_nobody_else(
     process = Process(command, notify=True, name="shop")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
         async with running(process):
-            assert process.status.startswith("@")
-            address = process.status.replace("@", "\0", 1)
+            address = process.status
+            assert address.startswith("/")
             for text in ("STATUS=from outside", "STOPPING=1"):
                 stranger.sendto(text.encode(), address)
             assert process.pid is not None
             os.kill(process.pid, signal.SIGUSR1)
-            await until(lambda: not process.status.startswith("@"))
+            await until(lambda: process.status != address)
             assert process.status == "from inside"
             assert process.ready
     [warning] = [one for one in caplog.messages if "passed over" in one]
@@ -653,6 +665,46 @@ async def test_rule_p3_its_group_is_believed_and_nobody_else(
         f"shop: STATUS= from process {os.getpid()} is passed over: "
         "that has ended, or is not in its group"
     )
+
+
+async def test_rule_p3_nobody_else_learns_where_it_is_listened_to() -> None:
+    source = 'say("STATUS=" + os.environ["NOTIFY_SOCKET"]); say("READY=1"); signal.pause()'
+    process = Process(notifying(source), notify=True)
+    async with running(process):
+        address = Path(process.status)
+        assert modes_of(address.parent, address) == [0o711, 0o666]
+        known = bound_addresses()
+        assert address.parent.name in known
+        assert address.name not in known
+        process.interrupt(Cause())
+    assert modes_of(address.parent) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop rights")
+async def test_rule_p3_one_that_has_dropped_its_rights_is_heard() -> None:
+    source = 'os.setuid(65534); say("READY=1"); signal.pause()'
+    process = Process(notifying(source), notify=True)
+    async with running(process):
+        assert process.ready
+        process.interrupt(Cause())
+
+
+async def test_rule_p3_nothing_is_left_of_where_it_could_not_be_listened_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_notices, "_IN_MEMORY", str(tmp_path))
+    bound: list[Path] = []
+
+    def refused(path: Path, _target: Path) -> Path:
+        bound.append(path)
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        error = await failure_of(Process(["true"], notify=True))
+    assert str(error) == "cannot start 'true' (true): Read-only file system"
+    assert bound[0].parent.parent == tmp_path
+    assert modes_of(bound[0].parent) == []
 
 
 async def test_rule_p3_one_that_has_left_the_group_is_not_believed(

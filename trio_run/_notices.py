@@ -12,8 +12,8 @@ import secrets
 import socket
 import struct
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import trio
 
@@ -21,16 +21,20 @@ logger = logging.getLogger("trio_run")
 
 _HEARD = ("READY", "STATUS", "STOPPING", "WATCHDOG")
 _LARGEST = 4096  # bytes of a datagram; what is longer is cut off
+_IN_MEMORY = "/dev/shm"  # there, and writable, where a container's own file system is not
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Notices:
-    """A datagram socket for one child.
+    """A datagram socket for one child, at an address that nobody else knows.
 
-    On Linux its address is abstract, where anybody may send to it. So the kernel says whose each
-    datagram is, and only the child and its process group are believed: what is to be killed with
-    it. The first time that another one's is passed over it is logged. Elsewhere the socket is in a
-    directory that belongs to this user alone.
+    Whoever knows it could fill its queue, so that the child is not heard. So it is in a directory
+    that others can't read, by another name than that which /proc/net/unix has. A child that has
+    dropped its rights reaches it by the address that it was given.
+
+    On Linux the kernel says, too, whose each datagram is, and only the child and its process group
+    are believed: what is to be killed with it. The first time that another one's is passed over it
+    is logged.
 
     Raises:
       OSError: if there can't be one.
@@ -39,21 +43,21 @@ class Notices:
     def __init__(self, name: str) -> None:
         self._name = name  # of the child
         self._has_warned = False
-        self._directory: str | None = None
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
+        where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+        with contextlib.ExitStack() as opened:
+            directory = opened.enter_context(
+                TemporaryDirectory(prefix="trio_run-", dir=where, ignore_cleanup_errors=True)
+            )
+            self._socket = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             self._socket.setblocking(False)
-            if sys.platform == "linux":
+            if sys.platform == "linux":  # pragma: no branch - tested on Linux
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-                self.address = f"@trio_run/{secrets.token_hex(16)}"
-                self._socket.bind("\0" + self.address[1:])
-            else:  # pragma: no cover - tested on Linux
-                self._directory = tempfile.mkdtemp(prefix="trio_run")
-                self.address = str(Path(self._directory, "notify"))
-                self._socket.bind(self.address)
-        except BaseException:
-            self.close()
-            raise
+            bound = Path(directory, "bound")
+            self._socket.bind(str(bound))
+            self.address = str(bound.rename(bound.with_name(secrets.token_hex(16))))
+            Path(self.address).chmod(0o666)
+            Path(directory).chmod(0o711)  # from here on others get as far as the socket
+            self.close = opened.pop_all().close
 
     async def wait(self) -> None:
         """Wait until there is one."""
@@ -72,7 +76,7 @@ class Notices:
             return None
         lines = data.decode(errors="backslashreplace").splitlines()
         said = {name: value for name, _, value in (line.partition("=") for line in lines)}
-        if sys.platform == "linux":
+        if sys.platform == "linux":  # pragma: no branch - tested on Linux
             sender = _sender_of(ancillary)
             if not _is_in_group(sender, pid):
                 self._warn(sender, said)
@@ -89,14 +93,6 @@ class Notices:
                 "=, ".join(heard),
                 sender,
             )
-
-    def close(self) -> None:
-        self._socket.close()
-        if self._directory is not None:  # pragma: no cover - tested on Linux
-            with contextlib.suppress(OSError):
-                Path(self.address).unlink()
-            with contextlib.suppress(OSError):
-                Path(self._directory).rmdir()
 
 
 def _sender_of(ancillary: list[tuple[int, int, bytes]]) -> int:

@@ -62,7 +62,8 @@ class Process:
     STATUS= is its status here, and from STOPPING=1 on it is not ready. It has until its group's
     ``start_within`` for the start, and its grace for the stop, which EXTEND_TIMEOUT_USEC= does not
     change. Only what comes from its process group counts: a command that has itself run in another
-    session (``setsid``) is passed over, with a warning.
+    session (``setsid``) is passed over, with a warning. NOTIFY_SOCKET is a path, below ``/dev/shm``
+    or where temporary files are. A command that has another root directory does not find it.
 
     Args:
       command: the program and its arguments. The program is looked for on the PATH of ``env``.
