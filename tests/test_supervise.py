@@ -140,13 +140,16 @@ async def test_where_it_serves_is_said_once_and_who_is_cut_too() -> None:
     async with open_program(script(source)) as it:
         await url_of(it)
         line = await it.line_with("ready, pid ")
+        await it.line_with("deaf")
         os.kill(int(line.rpartition(" ")[2]), signal.SIGKILL)
         await it.line_with("ready again")
         await until(lambda: it.output.count("deaf\n") == 2)
         await stop(it)
     assert it.output.count("serving at") == 1
     [cut] = re.findall("sh: .* is over: cut .*", it.output)
-    assert cut.startswith("sh: the grace of 0.3 s is over: cut workers (1 worker left) (and, not")
+    assert cut.startswith(
+        "sh: the grace of 0.3 s is over: cut workers (1 worker left, 1 restart) ("
+    )
     source = source.replace("'--listen', 'web=0', ", "")
     async with open_program(script(source)) as it:
         await it.line_with("sh: ready")
