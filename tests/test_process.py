@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -476,6 +477,24 @@ async def test_rule_p3_nor_one_that_ends_while_it_is_being_started(
         patch.setattr(_child.os, "getpid", lambda: 1)  # as if it had been another's child
         error = await failure_of(Process(["true"]))
     assert str(error) == "cannot start 'true' (true): it ended before it was there"
+
+
+async def test_rule_p3_another_version_that_is_installed_meanwhile_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(Path(_child.__file__).parent, tmp_path / "trio_run")
+    parent = f"""
+        import pathlib, sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from trio_run import Process, run
+        pathlib.Path({str(tmp_path)!r}, "trio_run", "_launcher.py").write_text("no_launcher")
+        sys.exit(run(Process(["echo", "launched"])))
+    """
+    # What is measured is not the copy.
+    env = {name: text for name, text in os.environ.items() if not name.startswith("COVERAGE")}
+    async with open_program(script(parent), env=env) as program:
+        assert await program.exit_code() == 0
+    assert "launched" in program.output
 
 
 # What it writes.

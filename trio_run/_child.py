@@ -27,7 +27,8 @@ from ._listeners._bind import check_given
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_LAUNCHER = str(Path(__file__).with_name("_launcher.py"))
+# As it was when this was read: what is installed over it may be launched in another way.
+_LAUNCHER = Path(__file__).with_name("_launcher.py").read_text("utf-8")
 _LOOK = 0.05  # seconds, where nobody says when a process has ended
 _DONE = b"command "  # what the launcher reports before it becomes the command
 _PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -111,7 +112,7 @@ class Child:
         try:
             environment = _environment(env, notify, watchdog)
             launch = [
-                *(sys.executable, "-I", "-S", _LAUNCHER),
+                *(sys.executable, "-I", "-S", "-c", _LAUNCHER),
                 *(str(os.getpid()), str(writing)),
                 *(" ".join(map(str, descriptors)), ":".join(sockets.names)),
                 *(environment.get("LC_CTYPE", ""), cwd or "", *command),

@@ -1,8 +1,8 @@
 """The launcher: a program that prepares its own process, and becomes a command, keeping its pid.
 
-It is begun by _child, which has given it a process group of its own. It is run as a file, and
-imports little, so that it is quick. What it can't do it reports, and what that means is decided in
-_child.
+It is begun by _child, which has given it a process group of its own, and hands its text to Python.
+It imports little, so that it is quick. What it can't do it reports, and what that means is decided
+in _child.
 """
 
 import fcntl
