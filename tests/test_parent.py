@@ -1,5 +1,8 @@
 """Doors: when newcomers are turned away."""
 
+import os
+import signal
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -17,3 +20,17 @@ async def test_only_a_stop_on_request_has_a_lame_duck(
     began = trio.current_time()
     await doors.execute()
     assert trio.current_time() - began == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
+def test_what_was_set_for_signals_is_no_harm_to_a_parent() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    at_hangup = signal.getsignal(signal.SIGHUP)
+    try:
+        with Doors({}, 0.0).opened(None):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGHUP) is at_hangup
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -189,6 +189,18 @@ async def test_rule_p3_so_is_a_lack_of_descriptors(
     assert open_descriptors() == before
 
 
+async def test_rule_p3_so_is_an_end_that_nobody_would_hear_of() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        error = await failure_of(Process(["true"]))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert isinstance(error, CannotStart)
+    assert str(error) == (
+        "cannot start 'true' (true): SIGCHLD is ignored here, so nobody would hear how it ends"
+    )
+
+
 async def test_rule_p3_one_that_ends_before_it_is_the_command_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,6 +1,7 @@
 """``python -m trio_run serve``: which app it serves, where, and what it says if it can't."""
 
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -422,3 +423,41 @@ async def test_it_listens_on_a_descriptor(shop: Path) -> None:
     finally:
         process.terminate()
         assert await process.wait() == 0
+
+
+async def test_without_a_terminal_sighup_changes_nothing(shop: Path) -> None:
+    command = serve(shop, "shop:app", "--port", "0")
+    source = f"import os; os.setsid(); os.execv({command[0]!r}, {command!r})"
+    async with open_program(script(source)) as program:
+        url = await url_of(program)
+        program.signal(signal.SIGHUP)
+        await program.line_with("shop:app: there is nothing to reload without --workers")
+        assert (await get(f"{url}/a")).text == "http /a"
+        await stop(program)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are other terminals")
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_in_a_terminal_sighup_stops_it_unless_it_is_ignored(
+    shop: Path, ignored: bool
+) -> None:
+    command = serve(shop, "shop:app", "--port", "0")
+    source = f"""
+        import fcntl, os, signal, termios
+        ours, terminal = os.openpty()
+        os.set_inheritable(ours, True)
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        if {ignored}:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execv({command[0]!r}, {command!r})
+    """
+    async with open_program(script(source)) as program:
+        await url_of(program)
+        program.signal(signal.SIGHUP)
+        if ignored:
+            await program.line_with("there is nothing to reload")
+            await stop(program)
+        else:
+            assert await program.exit_code() == 0
+            assert "shop:app: stopping: SIGHUP received" in program.output

@@ -277,6 +277,31 @@ async def test_a_worker_that_ends_is_begun_anew(shop: Path) -> None:
         await stop(program)
 
 
+async def test_a_signal_to_all_of_them_is_for_the_parent(shop: Path) -> None:
+    (shop / "slow.py").write_text(
+        "import shop, trio\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http' and scope['path'] == '/slow':\n"
+        "        print('asked')\n"
+        "        await trio.sleep(0.5)\n"
+        "    await shop.app(scope, receive, send)\n"
+    )
+    command = serve(shop, "slow:app", "--port", "0", "--workers", "1", "--no-access-log")
+    async with open_program(command) as program:
+        url = await url_of(program)
+        [worker] = await pids(url, 1)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                assert (await get(f"{url}/slow")).text == "http /slow"
+
+            nursery.start_soon(ask)
+            await program.line_with("asked")
+            os.kill(worker, signal.SIGHUP)
+        assert await pids(url, 1) == {worker}
+        await stop(program)
+
+
 async def test_an_option_of_python_is_the_workers_too(shop: Path) -> None:
     (shop / "dev.py").write_text(
         "import sys\nfrom shop import app\nprint('dev', sys.flags.dev_mode)\n"

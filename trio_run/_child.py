@@ -107,6 +107,8 @@ class Child:
         outputs: tuple[int | None, int | None],
     ) -> None:
         self._is_reaped = False
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            raise OSError(errno.ECHILD, "SIGCHLD is ignored here, so nobody would hear how it ends")
         descriptors = sockets.descriptors()
         reading, writing = os.pipe()
         try:

@@ -75,9 +75,15 @@ class Doors:
     def opened(self, backlog: int | None) -> Iterator[None]:
         """Have the sockets listen while a block runs, in which Trio does not run yet.
 
+        In it no SIGHUP ends this process that comes before or after its handler is there, and
+        children have exit codes, though whoever started this process may have ignored SIGCHLD.
+
         Raises:
           CannotStart: if they can't.
         """
+        wanted = {"SIGHUP": signal.SIG_IGN, "SIGCHLD": signal.SIG_DFL}
+        here = [(getattr(signal, each, None), to) for each, to in wanted.items()]
+        before = [(each, signal.signal(each, to)) for each, to in here if each is not None]
         try:
             trio.run(self._open, 0xFFFF if backlog is None else backlog)
             yield
@@ -85,6 +91,8 @@ class Doors:
             for endpoint in self._all():
                 endpoint.disappear()
                 endpoint.close()
+            for each, to in before:
+                signal.signal(each, to)
 
     async def _open(self, backlog: int) -> None:
         for endpoint in self._all():

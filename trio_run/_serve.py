@@ -11,6 +11,7 @@ import argparse
 import logging
 import math
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -38,6 +39,7 @@ from ._listeners._unix import UnixEndpoint
 from ._parent import Doors, run_parent, run_workers, say_where
 from ._reload import Reload
 from ._run import run
+from ._signals import SignalReceiver
 from ._status._listener import StatusPage
 from ._systemd import inherited_sockets
 
@@ -131,6 +133,9 @@ def _serve(options: argparse.Namespace) -> int:
     Raises:
       Refused, CannotStart: if something is not as it must be.
     """
+    name = f"{options.app}[{os.getpid()}]" if options.worker else options.app
+    group = Group(name=name, grace=options.grace, lame_duck=options.lame_duck)
+    signals = _stop_signals(group, options)
     try:
         app = load_app(options.app, options.app_dir, factory=options.factory)
     except (Refused, CannotStart):
@@ -141,8 +146,6 @@ def _serve(options: argparse.Namespace) -> int:
     ssl_context = _ssl_context(options)
     if options.root_path:
         app = mount(app, options.root_path)
-    name = f"{options.app}[{os.getpid()}]" if options.worker else options.app
-    group = Group(name=name, grace=options.grace, lame_duck=options.lame_duck)
     try:
         listener = HTTPListener(
             app,
@@ -166,8 +169,40 @@ def _serve(options: argparse.Namespace) -> int:
         supervisor_of(group).journal.is_of_a_worker = True
     else:
         say_where(group, listener, _scheme(options))
-    code = run(group, stuck_after=options.stuck_after)
+    code = run(group, stuck_after=options.stuck_after, signals=signals)
     return REFUSED if code == 1 and cannot_start(group.report.cause.error) else code
+
+
+def _stop_signals(group: Group, options: argparse.Namespace) -> tuple[signal.Signals, ...]:
+    """At what run() is to stop it, and have SIGHUP do from now on what is meant by it.
+
+    In a terminal it comes when that is closed. A service gets it for a reload: its only process has
+    nothing to reload, and a worker gets what is meant for its parent.
+    """
+    usual = (signal.SIGINT, signal.SIGTERM)
+    if not hasattr(signal, "SIGHUP"):  # pragma: no cover - tested on Linux
+        return usual
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup has it
+    if not options.worker and not is_ignored and _has_terminal():
+        return (*usual, signal.SIGHUP)
+    # Nothing, also while the app is loaded. SIG_IGN would be handed on to what it starts.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    if options.worker:
+        return usual
+
+    def nothing() -> None:
+        logger.info("%s: there is nothing to reload without --workers", options.app)
+
+    group.add(SignalReceiver(handlers={signal.SIGHUP: nothing}))  # and it stops at the usual ones
+    return ()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _scheme(options: argparse.Namespace) -> str:
