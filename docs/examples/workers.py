@@ -3,7 +3,15 @@ import signal
 import socket
 import sys
 
-from trio_run import Group, SignalReceiver, TCPListener, Workers, busy, inherited_sockets, run
+from trio_run import (
+    Group,
+    SignalReceiver,
+    TCPListener,
+    Workers,
+    busy,
+    inherited_sockets,
+    run,
+)
 
 
 async def tell(stream):
@@ -19,7 +27,8 @@ def parent():
     listening = socket.create_server(("127.0.0.1", 7000))
     command = [sys.executable, __file__, "worker"]
     workers = Workers(command, 2, sockets={"web": [listening]}, stuck_after=10)
-    group = Group(name="shop", grace=36)  # a worker has 30 s, and 5 s more to say where it hangs
+    # A worker has 30 s, and 5 s more to say where it hangs.
+    group = Group(name="shop", grace=36)
     group.add(workers)
     handlers = {
         signal.SIGHUP: workers.replace,
