@@ -123,7 +123,7 @@ async def test_it_says_how_to_try_each_door_and_on_ctrl_c_what_it_did(tmp_path: 
         "greeting",
     ]
     assert rows["store"].endswith("returned 1 lines stored, 0 waiting")
-    assert rows["counts"].endswith("returned 1 lines of 1 sources")
+    assert rows["counts"].endswith("returned 1 lines of 1 source")
     assert rows["tcp"].endswith("returned 0 drained, 0 cut")
 
 

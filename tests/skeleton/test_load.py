@@ -134,5 +134,5 @@ async def test_no_acknowledged_line_is_lost_when_it_is_stopped_under_load(
     _, before, after = (await program.line_with("descriptors:")).split()
     assert before == after
     (stored,) = re.findall(r"([\d,]+) lines stored, 0 waiting", program.output)
-    assert f" {stored} lines of 1 sources" in program.output  # what is counted is exact, too
+    assert f" {stored} lines of 1 source" in program.output  # what is counted is exact, too
     check_clients(clients, tmp_path / "lines.db")

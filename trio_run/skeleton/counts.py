@@ -41,7 +41,8 @@ class Counts:
     @property
     def status(self) -> str:
         """One line for the log and the report."""
-        return f"{self._by_source.total():,} lines of {len(self._by_source):,} sources"
+        count = len(self._by_source)
+        return f"{self._by_source.total():,} lines of {count:,} source{'' if count == 1 else 's'}"
 
     def by_source(self) -> dict[str, int]:
         """The counts, the largest first."""
