@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -311,10 +312,10 @@ async def test_rule_p4_one_that_fails_too_often_is_a_failure(
 ) -> None:
     at_once(monkeypatch)
     monkeypatch.setattr(_workers, "_LIMIT", 3)
-    workers = Workers(release.command, 2)
+    workers = Workers(release.command, 1)
 
     async def break_it() -> None:
-        await until(lambda: len(pids(workers)) == 2)
+        await until(lambda: pids(workers))
         release.write(CRASHES)
         os.kill(pids(workers)[0], signal.SIGKILL)
 
@@ -327,7 +328,72 @@ async def test_rule_p4_one_that_fails_too_often_is_a_failure(
         *(None, 3, 3, 3)
     ]
     assert "workers: all workers are stopped: ExceptionGroup: 'workers 1' failed 4" in caplog.text
-    assert workers.status == "2 workers, 3 restarts"
+    assert workers.status == "1 worker, 3 restarts"
+
+
+async def test_rule_p4_while_another_serves_it_is_tried_on(
+    release: Release, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once(monkeypatch)
+    monkeypatch.setattr(_workers, "_LIMIT", 3)
+    workers = Workers(release.command, 2)
+
+    def given_up() -> int:
+        return caplog.text.count("failed 4 times in 300 s: tried on, after up to 0 s each")
+
+    async def break_it() -> None:
+        await until(lambda: len(pids(workers)) == 2)
+        first, second = pids(workers)
+        release.write(CRASHES)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: workers._restarts >= 6)
+        assert workers.status == f"2 workers, 1 ready, {workers._restarts} restarts"
+        assert given_up() == 1
+        release.write(GOOD)
+        await until(lambda: len(pids(workers)) == 2)
+        release.write(CRASHES)
+        os.kill(second, signal.SIGKILL)  # it has attempts of its own
+        await until(lambda: given_up() == 2)
+        assert len(pids(workers)) == 1
+        os.kill(*pids(workers), signal.SIGKILL)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(break_it)
+        [error] = await failures_of(workers)
+    assert isinstance(error, ExceptionGroup)
+    assert re.match("'workers [12]' failed [0-9]+ times in 300 s", error.message)
+    assert given_up() == 2
+
+
+async def test_rule_p4_a_life_longer_than_the_window_gives_new_attempts(
+    release: Release, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once(monkeypatch)
+    monkeypatch.setattr(_workers, "_LIMIT", 1)
+    workers = Workers(release.command, 2)
+    async with all_ready(workers, 2):
+        for failures, given_up in enumerate((0, 1, 1, 1, 2), 1):
+            if failures == 4:
+                workers._slots[0].worker.began -= 301
+            os.kill(pids(workers)[0], signal.SIGKILL)
+            await until(lambda n=failures: workers._restarts == n)  # type: ignore[misc]
+            await until(lambda: len(pids(workers)) == 2)
+            assert caplog.text.count("failed 2 times in 300 s: tried on") == given_up
+
+
+async def test_rule_p4_what_failed_before_it_was_replaced_does_not_count_any_more(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once(monkeypatch)
+    monkeypatch.setattr(_workers, "_LIMIT", 1)
+    workers = Workers(release.command, 1)
+    async with all_ready(workers, 1) as group:
+        for restarts in (1, 2, 3):
+            os.kill(pids(workers)[0], signal.SIGKILL)
+            await until(lambda n=restarts: workers._restarts == n)  # type: ignore[misc]
+            await until(lambda: pids(workers))
+            assert await workers.replace()
+    assert group.report.actors[0].outcome == "returned"
 
 
 async def test_rule_p4_it_is_never_begun_in_a_tight_loop(release: Release) -> None:

@@ -88,8 +88,23 @@ class _Slot:
         # What ends there before it was ready for the first time is a failure of all.
         self.is_of_the_start = is_of_the_start
         self.is_closed = False
-        self.backoff = Backoff(_FIRST, _MOST, _LIMIT, _WITHIN)
         self.worker: _Worker
+        self.begin_afresh()
+
+    def begin_afresh(self) -> None:
+        """What has failed there until now does not count any more."""
+        self._backoff = Backoff(_FIRST, _MOST, _LIMIT, _WITHIN)
+        self.too_many: list[Exception] = []  # failures, once it has used up its attempts
+
+    def ended(self, worker: _Worker) -> float:
+        """One has ended there by itself. Returns how long to wait before the next."""
+        now = trio.current_time()
+        lived = now - worker.began
+        if lived > _WITHIN:
+            self.begin_afresh()
+        if worker.error is not None:
+            self.too_many = self._backoff.failed(worker.error, now) or self.too_many
+        return self._backoff.wait_after(lived)
 
 
 class _Round:
@@ -110,7 +125,8 @@ class Workers:
     :func:`run` does.
 
     It is ``ready`` while one of its workers is. A worker that ends by itself, with whatever code,
-    is begun anew by the terms of a :class:`Restarting`, which are counted for each. At the start
+    is begun anew by the terms of a :class:`Restarting`, which are counted for each. One that fails
+    too often is tried on, at the longest wait, while others serve or may come back. At the start
     that is otherwise: one that ends before it was ready, or is not ready within ``ready_within``,
     is a failure at once.
 
@@ -138,7 +154,7 @@ class Workers:
       TypeError, ValueError: for an argument that can't be right.
       CannotStart, ProcessFailed: from :meth:`execute`, for a worker that could not start, ended
         before it was ready, or was not ready in time at the start. It is killed then. An
-        ExceptionGroup if a worker failed too often; RuntimeError outside a group.
+        ExceptionGroup if all failed too often; RuntimeError outside a group.
     """
 
     def __init__(
@@ -369,14 +385,15 @@ class Workers:
     async def _begin_anew(self, slot: _Slot, worker: _Worker) -> None:
         """It has ended by itself: wait, and begin the next."""
         assert self._here is not None
-        name, now = worker.process.name, trio.current_time()
-        wait = slot.backoff.wait_after(now - worker.began)
-        if worker.error is not None:
-            failures = slot.backoff.failed(worker.error, now)
-            if failures is not None:
-                many = f"{name!r} failed {len(failures)} times in {_WITHIN:g} s"
-                self._fail(ExceptionGroup(many, failures))
+        name, was_given_up = worker.process.name, bool(slot.too_many)
+        wait = slot.ended(worker)
+        if slot.too_many:
+            many = f"{name!r} failed {len(slot.too_many)} times in {_WITHIN:g} s"
+            if not self.ready and all(each.too_many for each in self._slots):
+                self._fail(ExceptionGroup(many, slot.too_many))
                 return
+            if not was_given_up:
+                logger.error("%s: %s: tried on, after up to %g s each", self.name, many, _MOST)
         what = "it returned" if worker.error is None else one_line(worker.error)
         logger.error("%s: ended by itself, begun anew in %.1f s: %s", name, wait, what)
         with trio.move_on_after(wait):
@@ -461,6 +478,7 @@ class Workers:
             new.stop(_FEWER, self._grace())
             return True
         old, slot.worker = slot.worker, new
+        slot.begin_afresh()
         old.stop(_REPLACED, self._grace())
         self._replaced += 1
         self._changed()
