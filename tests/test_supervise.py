@@ -16,6 +16,7 @@ from trio_run.testing import open_program, read_to_end
 
 from . import TIMEOUT
 from .children import until
+from .ports import free_port
 from .programs import python, script
 from .shop import gone, stop, url_of
 
@@ -155,6 +156,47 @@ async def test_where_it_serves_is_said_once_and_who_is_cut_too() -> None:
         await it.line_with("sh: ready")
         await stop(it)
     assert "serving at" not in it.output
+
+
+@pytest.mark.parametrize("who", ["supervise", "workers"])
+async def test_who_is_left_behind_with_the_socket_keeps_nobody_from_the_port(
+    who: str, tmp_path: Path
+) -> None:
+    left, path = tmp_path / "left", tmp_path / "socket"
+    keeps = f"""
+        import os, signal, subprocess
+        subprocess.Popen(
+            ["sh", "-c", "echo $$ > {left}; exec sleep 1000 >/dev/null 2>&1"],
+            pass_fds=[3, 4],
+            start_new_session=True,
+        )
+        signal.pause()
+    """
+    port = free_port()
+    arguments = ["--listen", f"web={port}", "--listen", f"door=unix:{path}", "--no-notify"]
+    program = supervise(*arguments, "--workers", "1", command=script(keeps))
+    if who == "workers":
+        program = script(
+            f"""
+            import socket, sys
+            from trio_run import Workers, run
+            unix = socket.socket(socket.AF_UNIX)
+            unix.bind({str(path)!r})
+            unix.listen()
+            sockets = {{"web": [socket.create_server(("127.0.0.1", {port}))], "door": [unix]}}
+            sys.exit(run(Workers({script(keeps)!r}, 1, sockets=sockets, notify=False)))
+            """
+        )
+    async with open_program(program) as it:
+        await until(lambda: left.exists() and left.read_text())
+        await stop(it)
+    try:
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("127.0.0.1", port)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    finally:
+        os.kill(int(left.read_text()), signal.SIGKILL)
 
 
 async def test_an_end_at_the_start_is_the_end(tmp_path: Path) -> None:

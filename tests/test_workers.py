@@ -812,10 +812,8 @@ async def test_rule_p4_its_sockets_are_closed_in_the_end(release: Release) -> No
         assert listening.fileno() == -1
 
 
-@pytest.mark.parametrize("turns", [True, False])
-async def test_rule_p4_no_client_comes_any_more_when_it_stops(
-    turns: bool, release: Release
-) -> None:
+@pytest.mark.parametrize("owns", [True, False])
+async def test_rule_p4_no_client_comes_any_more_when_it_stops(owns: bool, release: Release) -> None:
     release.write("signal.signal(signal.SIGTERM, lambda *_: time.sleep(0.5))\n" + GOOD)
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
@@ -823,7 +821,7 @@ async def test_rule_p4_no_client_comes_any_more_when_it_stops(
         socket.socket() as client,
     ):
         workers = Workers(release.command, 1, sockets={"web": [listening], "control": [unix]})
-        workers.turns_newcomers_away = turns
+        workers.owns_sockets = owns
         address = listening.getsockname()
         client.setblocking(False)
         async with all_ready(workers, 1) as group:
@@ -832,7 +830,8 @@ async def test_rule_p4_no_client_comes_any_more_when_it_stops(
             client.connect_ex(address)
             with trio.move_on_after(0.2):
                 await trio.lowlevel.wait_writable(client)
-            assert (client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO) == 1) != turns
+            assert (client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO) == 1) != owns
+        assert (listening.fileno() == -1) == owns
 
 
 async def test_rule_p4_that_is_not_so_with_sockets_that_are_another_s_too(

@@ -186,7 +186,7 @@ def run_workers(
             ready_within=ready_within,
             stuck_after=stuck_after,
         )
-        children.turns_newcomers_away = False  # the doors do, when it is time
+        children.owns_sockets = False  # the doors do
 
         async def grow() -> None:
             for _ in range((workers or cores()) - 1):

@@ -23,7 +23,7 @@ from ._cores import cores
 from ._errors import ProcessFailed, one_line
 from ._group import supervisor_of
 from ._inside import place
-from ._listeners._bind import INTERNET
+from ._listeners._bind import INTERNET, stop_listening
 from ._listeners._tcp import turn_newcomers_away
 from ._member import Life
 from ._process import Process
@@ -182,8 +182,8 @@ class Workers:
                 raise ValueError("stuck_after goes with notify: a worker has to give signs of life")
         self.name = name or "workers"
         self.grace = None if grace is None else check_seconds("grace", grace)
-        # False where somebody else does that: a worker with a lame duck goes on accepting in it.
-        self.turns_newcomers_away = True
+        # Else somebody else turns newcomers away, at the end of a lame duck, and closes them.
+        self.owns_sockets = True
         self._count = count
         self._process = partial(Process, command, env=env, cwd=cwd, sockets=sockets, notify=notify)
         self._process()  # if something can't be right, it is said here
@@ -244,8 +244,8 @@ class Workers:
                 await self._replace_when_wanted(self._here)
         finally:
             self._is_stopping = self._is_over = True
-            for each in self._sockets:
-                each.close()
+            if self.owns_sockets:
+                self._close_sockets()
         if len(self._failures) > 1:
             raise ExceptionGroup(f"workers of {self.name!r} failed", self._failures)
         if self._failures:
@@ -254,13 +254,19 @@ class Workers:
     @trio.lowlevel.enable_ki_protection
     def interrupt(self, cause: Cause) -> None:
         """Signal each worker to stop."""
-        if self.turns_newcomers_away and not self._is_over:
+        if self.owns_sockets and not self._is_over:
             for each in self._sockets:
                 is_tcp = each.family in INTERNET and each.type == socket.SOCK_STREAM
                 if is_tcp and sys.platform == "linux" and not is_inherited(each):
                     with contextlib.suppress(OSError):  # an imitation of a kernel
                         turn_newcomers_away(each)
         self._stop(cause, math.inf)  # whoever interrupts it cuts it, too
+
+    def _close_sockets(self) -> None:
+        for each in self._sockets:
+            if not is_inherited(each):
+                stop_listening(each)
+            each.close()
 
     async def replace(self) -> bool:
         """Replace each worker, one after the other, with one that is begun anew from disk.

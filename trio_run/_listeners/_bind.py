@@ -74,6 +74,16 @@ def turn_away(listening: stdlib_socket.socket) -> int:
     return count
 
 
+def stop_listening(listening: stdlib_socket.socket) -> None:
+    """Have it listen no more, whoever else has it: what a process has left behind, say.
+
+    Else clients would come to a queue that nobody empties, and the port be in use.
+    """
+    with contextlib.suppress(OSError):  # it is closed, or another platform's
+        if listening.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ACCEPTCONN):
+            listening.shutdown(stdlib_socket.SHUT_RDWR)
+
+
 class Endpoint(abc.ABC):
     """Where a listener for streams listens: its sockets, from their opening to their close."""
 
@@ -122,6 +132,8 @@ class Endpoint(abc.ABC):
     def close(self) -> None:
         """Close the sockets, if they are not closed yet."""
         for listening in self.sockets:
+            if not self.are_given:
+                stop_listening(listening)
             listening.close()
 
 
