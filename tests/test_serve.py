@@ -190,6 +190,13 @@ async def test_it_serves_on_what_a_service_manager_hands_over(shop: Path) -> Non
             "no certificate can be read from no and key: [Errno 2] No such file or directory",
         ),
         (
+            ["shop:app", "--lame-duck", "40"],
+            (
+                "lame_duck=40 leaves nothing of grace=30, "
+                "which bounds the whole stop: make the grace longer"
+            ),
+        ),
+        (
             ["shop:app", "--uds", "x" * 108],
             "the path of a Unix socket can have 107 bytes, and this one has 108: '"
             + "x" * 108

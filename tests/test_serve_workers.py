@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import httpx
 import pytest
 import trio
 
-from trio_run import _parent
+from trio_run import _parent, _serve
 from trio_run.testing import open_program
 
 from . import TIMEOUT
@@ -266,6 +267,16 @@ async def test_while_workers_are_lame_ducks_newcomers_are_served_and_then_refuse
             await get(f"{url}/a")
 
 
+@pytest.mark.parametrize("how", [["--workers", "1"], ["--reload"]])
+async def test_the_app_may_come_after_two_dashes(shop: Path, how: list[str]) -> None:
+    command = serve(shop, "--port", "0", *how, "--lame-duck", "20", "--", "shop:app")
+    async with open_program(command) as program:
+        url = await url_of(program)
+        assert (await get(f"{url}/a")).text == "http /a"
+        if how == ["--reload"]:
+            await stop(program)  # without a lame duck
+
+
 async def test_a_worker_that_ends_is_begun_anew(shop: Path) -> None:
     command = serve(shop, "shop:app", "--port", "0", "--workers", "1", "--no-access-log")
     async with open_program(command) as program:
@@ -311,6 +322,30 @@ async def test_an_option_of_python_is_the_workers_too(shop: Path) -> None:
         await program.line_with("dev True")
         await url_of(program)
         await stop(program)
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("python -m trio_run serve -W x", []),
+        ("python -Im trio_run serve", ["-I"]),
+        ("python -X dev -Wd -bbu -m trio_run serve", ["-X", "dev", "-W", "d", "-b", "-b", "-u"]),
+        (
+            "python --check-hash-based-pycs never -m trio_run serve",
+            ["--check-hash-based-pycs", "never"],
+        ),
+        ("python -W ignore /x/run.py -m serve", ["-W", "ignore"]),
+        ("python -O -c pass serve", ["-O"]),
+    ],
+)
+def test_which_options_are_pythons_own(
+    line: str, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = line.split()
+    own = next(at for at, word in enumerate(words) if word in ("trio_run", "/x/run.py", "pass"))
+    monkeypatch.setattr(sys, "orig_argv", words)
+    monkeypatch.setattr(sys, "argv", words[own:])
+    assert _serve._interpreter_options() == options
 
 
 async def test_it_needs_an_extra_for_the_status_page(shop: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ and run().
 from __future__ import annotations
 
 import argparse
+import getopt
 import logging
 import math
 import os
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_run")
 
 _HOST, _PORT = "127.0.0.1", 8000
+_PYTHONS_LETTERS = "bBc:dEhiIm:OPqRsStuvVW:xX:?"
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -62,8 +64,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.workers is None and not options.reload:
             return _serve(options)
         _, others = _parents_parser().parse_known_args(arguments)
+        at = others.index("--") if "--" in others else len(others)  # no option comes after that
+        others[at:at] = ["--worker", "--lame-duck", "0"] if options.reload else ["--worker"]
         command = [sys.executable, *_interpreter_options(), "-m", "trio_run", "serve", *others]
-        return _serve_by_others(options, [*command, "--worker"])
+        return _serve_by_others(options, command)
     except (Refused, CannotStart) as exc:
         sys.stderr.write(f"{exc}\n")
         return REFUSED
@@ -71,8 +75,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _interpreter_options() -> list[str]:
     """Those of this Python, as in ``python -X dev -m trio_run``."""
-    words = sys.orig_argv[1:]
-    return words[: words.index("-m")] if "-m" in words else []
+    words = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]  # without the program's own
+    options, _ = getopt.getopt(words, _PYTHONS_LETTERS, ["check-hash-based-pycs="])
+    given = (option for option in options if option[0] not in ("-c", "-m"))
+    return [word for option in given for word in option if word]
 
 
 def _serve_by_others(options: argparse.Namespace, command: list[str]) -> int:
@@ -101,7 +107,7 @@ def _serve_by_others(options: argparse.Namespace, command: list[str]) -> int:
     doors.lame_duck = 0.0
     with doors.opened(options.backlog):
         reload = Reload(
-            [*command, "--lame-duck", "0"],
+            command,
             doors.sockets,
             directories=options.reload_dir or [options.app_dir],
             patterns=options.reload_include,
@@ -134,7 +140,10 @@ def _serve(options: argparse.Namespace) -> int:
       Refused, CannotStart: if something is not as it must be.
     """
     name = f"{options.app}[{os.getpid()}]" if options.worker else options.app
-    group = Group(name=name, grace=options.grace, lame_duck=options.lame_duck)
+    try:
+        group = Group(name=name, grace=options.grace, lame_duck=options.lame_duck)
+    except ValueError as exc:
+        raise Refused(str(exc)) from None
     signals = _stop_signals(group, options)
     try:
         app = load_app(options.app, options.app_dir, factory=options.factory)
