@@ -318,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
         type=some_seconds,
         metavar="SECONDS",
         default=math.inf,
-        help="a connection so old ends with its next response (no limit)",
+        help="a connection so old ends, after the response that is under way (no limit)",
     )
     option(
         "--max-requests",

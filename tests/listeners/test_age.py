@@ -1,6 +1,7 @@
 """max_age and max_requests: clients of a long life come back, to whomever a balancer chooses."""
 
 import math
+import ssl
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from trio_websocket import WebSocketRequest
 from wsproto.events import TextMessage
 
 from trio_run import HTTPListener, TCPListener, UnixListener, WebSocketListener, busy
+from trio_run._listeners._connection import Connection
 from trio_run.testing import read_to_end
 
 from .http_serving import Client, answer, only_http, request, serving_app
@@ -82,27 +84,112 @@ async def test_a_websocket_past_its_age_goes_away(clock: MockClock) -> None:
         assert 9 <= trio.current_time() <= 10.5
 
 
+async def stream_until(when: float, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200})
+    while trio.current_time() < when:
+        await send({"type": "http.response.body", "body": b"event", "more_body": True})
+        await trio.sleep(1)
+    await send({"type": "http.response.body", "body": b"the last"})
+
+
 @only_http
 async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "http":
-        await answer(send)
+        if scope["path"] == "/stream":
+            await stream_until(25, send)
+        else:
+            await answer(send)
+            await trio.sleep(60 if scope["path"] == "/and/go/on" else 0)
         return
     assert (await receive())["type"] == "websocket.connect"
+    await trio.sleep(15 if scope["path"] == "/slow" else 0)
     await send({"type": "websocket.accept"})
     assert await receive() == {"type": "websocket.disconnect", "code": 1001, "reason": "going away"}
 
 
-async def test_the_next_response_of_an_old_connection_is_its_last(clock: MockClock) -> None:
-    """Until then it stays open: no request is on its way to one that ends."""
+async def test_a_client_that_asks_often_hears_before_that_a_response_is_the_last(
+    clock: MockClock,
+) -> None:
+    """So no request is on its way to a connection that ends."""
     async with serving_app(app, max_age=10) as server, await server.connect() as stream:
         client = Client(stream)
-        for _ in range(4):
-            response = await client.ask(request())
-            assert "connection" not in response.headers
-            await trio.sleep(2)
-        await trio.sleep(5)
+        while "connection" not in (await client.ask(request())).headers:
+            await trio.sleep(0.9)
+        assert 8 <= trio.current_time() <= 10
+        assert await client.read_to_end() == b""
+
+
+@pytest.mark.parametrize("path", [None, "/", "/and/go/on"])
+async def test_an_idle_connection_past_its_age_ends(path: str | None, clock: MockClock) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        client = Client(stream)
+        if path is not None:
+            await client.ask(request(f"GET {path} HTTP/1.1"))
+        assert await client.read_to_end() == b""
+        assert 9 <= trio.current_time() <= 10
+
+
+async def test_a_request_that_is_there_when_an_idle_connection_drains_is_answered(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        drain = Connection.drain
+
+        def send_and_drain(connection: Connection) -> None:
+            stream.socket._sock.send(request())  # type: ignore[attr-defined]
+            drain(connection)
+
+        monkeypatch.setattr(Connection, "drain", send_and_drain)
+        await is_last(Client(stream), b"")
+
+
+async def test_a_response_past_the_age_is_finished_and_so_is_what_is_asked_next(
+    clock: MockClock,
+) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        client = Client(stream)
+        response = await client.ask(request("GET /stream HTTP/1.1"))
+        assert response.body.endswith(b"the last")
+        assert "connection" not in response.headers
+        await trio.sleep(0.9)
         await client.send(request())
         await is_last(client, b"")
+
+
+async def test_after_a_response_past_the_age_the_connection_ends_soon(clock: MockClock) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        client = Client(stream)
+        await client.ask(request("GET /stream HTTP/1.1"))
+        assert trio.current_time() == pytest.approx(25, abs=0.1)
+        assert await client.read_to_end() == b""
+        assert trio.current_time() == pytest.approx(26, abs=0.1)
+
+
+async def test_a_websocket_that_begins_past_the_age_goes_away_soon(clock: MockClock) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        await Client(stream).ask(request("GET /stream HTTP/1.1"))
+        await goes_away(await open_websocket(stream, "/"))
+        assert trio.current_time() <= 26.1
+
+
+async def test_a_websocket_whose_app_is_slow_to_accept_it_is_accepted_past_the_age(
+    clock: MockClock,
+) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        await goes_away(await open_websocket(stream, "/slow"))
+        assert 15 <= trio.current_time() <= 16.1
+
+
+async def test_a_stop_hurries_a_handshake_that_is_past_the_age(
+    clock: MockClock, server_context: ssl.SSLContext
+) -> None:
+    options: dict[str, Any] = {"ssl_context": server_context, "max_age": 2}
+    async with serving(echo, **options) as server, await server.connect() as client:
+        await client.send_all(b"\x16\x03")
+        await trio.sleep(3)
+        server.group.stop()
+        assert await client.receive_some() == b""
+        assert trio.current_time() == pytest.approx(3.5, abs=0.1)
 
 
 async def test_an_old_websocket_of_an_app_goes_away(clock: MockClock) -> None:

@@ -1,8 +1,9 @@
 """Which connections are too old: their clients are to come back, to whomever a balancer chooses.
 
-A client of a long life stays where it has come first, and a new server gets none. What becomes of a
-connection past its age is its own affair: one drains, one of HTTP says in its next response that it
-is the last.
+A client of a long life stays where it has come first, and a new server gets none. So a connection
+past its age drains, as at a stop. With HTTP a request may be on its way just then. So in the tenth
+of the age before that a response says that it is the last, and past its age a connection drains
+when nothing has come for a tenth of it: whoever asks more often than that has heard before.
 """
 
 from __future__ import annotations
@@ -13,50 +14,43 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._idle import IdleConnections
+from ._deadlines import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._connection import Connection
 
-_JITTER = 0.1  # of the age: those that came together do not come back together
-_TURNS = 50  # looks in one age
 
-
-class Age:
-    """Since when a connection is there."""
-
-    __slots__ = ("_connection", "idle_since")
-
-    def __init__(self, connection: Connection, since: float) -> None:
-        self._connection = connection
-        self.idle_since = since
-
-    def give_up(self) -> None:
-        self.idle_since = math.inf  # once is enough
-        self._connection.grow_old()
-
-
-class Ages:
+class Ages(Deadlines["Connection"]):
     """Those of one listener's connections.
 
     Args:
       most: seconds; math.inf for any.
-      start_soon: as for IdleConnections.
+      start_soon: as for Deadlines.
     """
 
     def __init__(self, most: float, start_soon: Callable[..., object]) -> None:
+        super().__init__(start_soon)
         self._most = most
-        self._ages: dict[Connection, Age] = {}
-        self._looks = IdleConnections(most, start_soon, turn=most / _TURNS)
+        self._tenth = most / 10
 
     def add(self, connection: Connection) -> None:
         if self._most < math.inf:
-            earlier = self._most * _JITTER * random.random()
-            age = self._ages[connection] = Age(connection, trio.current_time() - earlier)
-            self._looks.add(age)
+            # Those that came together do not come back together.
+            earlier = self._tenth * random.random()
+            connection.stays_until = trio.current_time() + self._most - earlier
+            self._add(connection, connection.stays_until - self._tenth)
 
-    def discard(self, connection: Connection) -> None:
-        if self._most < math.inf:
-            self._looks.discard(self._ages.pop(connection))
+    def _look(self, connection: Connection, now: float) -> float:
+        if connection.draining:
+            return math.inf
+        connection.is_old = True
+        if now < connection.stays_until:
+            return connection.stays_until
+        tells = connection.since_when_idle
+        since = -math.inf if tells is None else tells()
+        if since + self._tenth > now:
+            return min(since, now) + self._tenth
+        connection.drain()
+        return math.inf

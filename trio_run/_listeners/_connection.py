@@ -72,15 +72,17 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         "_reading",
         "_trio_socket",
         "_watch",
-        "at_age",
         "at_drain",
         "at_end",
         "draining",
         "first_request_by",
+        "is_old",
         "more_to_come",
         "peer",
         "scope",
         "shaking_hands",
+        "since_when_idle",
+        "stays_until",
         "task",
         "told_address",
     )
@@ -104,11 +106,14 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         self.scope: trio.CancelScope | None = None
         self.task: trio.lowlevel.Task | None = None  # that decides what becomes of it
         self.at_drain: Callable[[], object] | None = None
-        self.at_age: Callable[[], object] | None = None  # what it does past its age: else it drains
         self.at_end: Callable[[], object] | None = None
         self.shaking_hands = False
         self.more_to_come = False  # it is still sending what nobody will read: linger for that
         self.draining = False
+        self.is_old = False  # its next response is to say that it is the last
+        self.stays_until = math.inf  # then it is past its age
+        # Where it is to be idle before it drains for its age; math.inf while it is not.
+        self.since_when_idle: Callable[[], float] | None = None
         self.first_request_by = math.inf  # known when its handler begins
         self._has_asked = False  # has anything of a request come?
         self._left: int | None = None  # how many bytes may still be read, once it drains
@@ -226,13 +231,6 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
         if self._busy and self.at_end is None and not self._is_owed_a_request():
             self._left = self._unread()
         self._end_if_idle()
-
-    def grow_old(self) -> None:
-        """It is past its age: its client is to come back, or go elsewhere."""
-        if self.at_age is not None:
-            self.at_age()
-        elif not self.draining:
-            self.drain()
 
     def _has_only_just_come(self) -> bool:
         return not self._has_asked and trio.current_time() < self.first_request_by

@@ -228,14 +228,14 @@ class StreamListener:
     async def _drain_all(self) -> None:
         """Drain all that are there. Who comes later drains from the beginning."""
         for number, connection in enumerate(list(self._connections), 1):
-            if not (connection.draining or connection.closed):
+            if not connection.closed:
                 self._drain_one(connection)
             if number % _DRAIN_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
     def _drain_one(self, connection: Connection) -> None:
         connection.hurry()
-        if self._drain != "wait":
+        if self._drain != "wait" and not connection.draining:
             connection.drain()
 
     # Accepting.

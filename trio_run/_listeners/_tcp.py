@@ -132,7 +132,7 @@ class TCPListener(StreamListener):
         is no limit.
       max_age: a connection that is so many seconds old drains, as at a stop, so that a client of a
         long life comes back to whomever a balancer chooses; up to a tenth earlier, so that those
-        that came together do not come back together.
+        that came together do not come back together. What is busy is finished first.
       reuse_port: share the port with other processes that do the same (SO_REUSEPORT).
       sockets: listen on these, already bound, instead. They are closed in the end.
       name: its name in logs and the report.

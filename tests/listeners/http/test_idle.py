@@ -1,4 +1,4 @@
-"""The task that looks at idle connections, when clients come and go within one of its turns."""
+"""The task that looks at idle connections, when clients come and go while it sleeps."""
 
 import math
 
@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_run._listeners import _idle
+from trio_run._listeners import _deadlines
+from trio_run._listeners._http._letting_go import let_go
 from trio_run._listeners._idle import IdleConnections
 
 
@@ -14,8 +15,10 @@ class Client:
     def __init__(self) -> None:
         self.idle_since = math.inf
         self.gave_up_at = math.inf
+        self.looks = 0
 
     def give_up(self) -> None:
+        self.looks += 1
         self.gave_up_at = trio.current_time()
 
 
@@ -45,7 +48,7 @@ async def test_who_comes_after_that_is_looked_at(autojump_clock: MockClock) -> N
 async def test_who_has_ended_is_not_looked_at_and_forgotten_in_the_end(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_idle, "_MANY", 10)
+    monkeypatch.setattr(_deadlines, "_MANY", 10)
     async with trio.open_nursery() as nursery:
         idle = IdleConnections(75, nursery.start_soon)
         lasting = Client()
@@ -78,6 +81,36 @@ async def test_who_has_ended_before_its_time_is_passed_over(autojump_clock: Mock
         idle.discard(second)
 
 
+async def test_one_that_comes_later_and_is_due_earlier_is_looked_at_then(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        idle = IdleConnections(75, nursery.start_soon)
+        first, second = Client(), Client()
+        first.idle_since = trio.current_time()
+        idle.add(first)
+        await trio.sleep(1)
+        second.idle_since = trio.current_time() - 50
+        idle.add(second)
+        await trio.sleep(80)
+        assert (first.gave_up_at, second.gave_up_at) == (75, 26)
+        idle.discard(first)
+        idle.discard(second)
+
+
+async def test_however_short_the_time_is_it_looks_no_more_than_20_times_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        idle = IdleConnections(1e-9, nursery.start_soon)
+        client = Client()
+        client.idle_since = trio.current_time()
+        idle.add(client)
+        await trio.sleep(10)
+        assert 190 < client.looks <= 201
+        idle.discard(client)
+
+
 async def test_a_lame_duck_that_is_over_when_it_is_heard_of_lets_nobody_go(
     autojump_clock: MockClock,
 ) -> None:
@@ -86,6 +119,6 @@ async def test_a_lame_duck_that_is_over_when_it_is_heard_of_lets_nobody_go(
         client = Client()
         client.idle_since = trio.current_time()
         idle.add(client)
-        await idle.let_go(trio.current_time() - 1)
+        await let_go(idle.connections, trio.current_time() - 1)
         assert client.gave_up_at == math.inf
         idle.discard(client)

@@ -45,6 +45,17 @@ async def test_a_kept_connection_is_closed_after_idle_timeout(
     assert not [r for r in caplog.records if r.name == "trio_run" and HOST in r.getMessage()]
 
 
+async def test_so_is_one_whose_app_goes_on_after_its_response(clock: MockClock) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send)
+        await trio.sleep(20)
+
+    async with client_of(only_http(app), idle_timeout=7) as client:
+        await client.ask(request())
+        assert await client.read_to_end() == b""
+        assert 7 <= trio.current_time() < 8
+
+
 async def test_a_head_that_comes_slowly_gets_408(
     clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

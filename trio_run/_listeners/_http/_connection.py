@@ -83,7 +83,7 @@ class HTTPConnection:
 
     async def serve(self) -> None:
         self.connection.send_timeout = self.service.idle_timeout
-        self.connection.at_age = self._grow_old
+        self.connection.since_when_idle = self._since_when_idle
         self._hears_of_input = self.connection.call_at_input(self._input_came)
         place.set(self.connection.inside)
         if self.service.context is None:
@@ -100,7 +100,7 @@ class HTTPConnection:
                 self._end()
                 self.parser.close()
                 self.connection.call_at_input(None)
-                self.connection.at_age = None
+                self.connection.since_when_idle = None
                 self.service.idle.discard(self)
 
     def _is_ours(self) -> bool:
@@ -165,7 +165,7 @@ class HTTPConnection:
 
     async def _wait_for_head(self) -> bool:
         """Wait for a request. False if the client leaves, drains, or stays silent."""
-        if not self._is_busy:
+        if not self._is_busy and self.idle_since == math.inf:
             self.idle_since = trio.current_time()
         while not self._is_busy:
             try:
@@ -198,9 +198,8 @@ class HTTPConnection:
                     return True
         raise Refusal(408, f"no whole request for {self.service.header_timeout:g} s")
 
-    def _grow_old(self) -> None:
-        """The next response is the last, so that no request is on its way meanwhile."""
-        self.requests_left = 0
+    def _since_when_idle(self) -> float:
+        return self.idle_since
 
     def _read_scope(self) -> dict[str, Any]:
         self.requests_left -= 1
@@ -330,6 +329,8 @@ class HTTPConnection:
             or self.stream.has_input()
         ):
             self._look_after(exchange)
+        else:
+            self.idle_since = trio.current_time()
 
     def _input_came(self) -> None:
         """Something has come that no task waits for, or the connection drains."""
@@ -347,6 +348,7 @@ class HTTPConnection:
         """See to the connection, unless the app has returned by then."""
         if not exchange.is_looked_after:
             exchange.is_looked_after = True
+            self.idle_since = math.inf  # until it is seen what has come
             # The app's context is not that of the next request.
             context = self._fresh_context()
             context.run(self.service.listener.start_soon, self._overtake, exchange)
@@ -368,7 +370,6 @@ class HTTPConnection:
     async def _serve_websocket(self, scope: dict[str, Any]) -> None:
         connection = self.connection
         websocket = self._websocket = WebSocket(self, scope)
-        connection.at_age = None
         connection.at_end = websocket.drain
         place.set(connection)  # the app's busy() is to count
         self._began = time.perf_counter()
@@ -378,6 +379,7 @@ class HTTPConnection:
             self._log_access(scope, websocket.status, 0)
         self._end()
         self._websocket = None
+        connection.since_when_idle = None  # past its age it drains, whatever it does
         try:
             if websocket.open:
                 await websocket.read()

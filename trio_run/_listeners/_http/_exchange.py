@@ -317,6 +317,7 @@ class Exchange:
             self._last
             or not parser.keeps_alive
             or self._http.requests_left <= 0
+            or connection.is_old
             or connection.draining
             or self._http.service.listener.is_leaving
             or not (parser.is_whole or self._is_little_left())

@@ -20,6 +20,7 @@ from .._stream import StreamListener
 from .._tcp import TCPEndpoint
 from .._unix import UnixEndpoint
 from ._forwarded import Proxies
+from ._letting_go import let_go
 from ._lifespan import ASGIApp, Lifespan
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ class HTTPListener:
         header.
       max_message_size: how many bytes a WebSocket message may have. A longer one ends it with Close
         1009.
-      max_age: a connection that is so many seconds old ends with its next response, and loses no
-        request by that; a WebSocket gets Close 1001. Up to a tenth earlier.
+      max_age: a connection that is so many seconds old ends, up to a tenth earlier: an idle one at
+        once, a WebSocket with Close 1001. A response that is under way is finished first, however
+        long that takes. In the tenth before, responses say that they are the last, so that a client
+        that asks often has no request on its way.
       max_requests: a connection ends with so many; with up to a tenth less. None is no limit.
       forwarded_allow_ips: the addresses and networks of proxies that are believed when they say, in
         X-Forwarded-For and X-Forwarded-Proto, whose request it is; "*" is whoever asks. The app's
@@ -207,7 +210,7 @@ class HTTPListener:
         await lifespan.around(serve, partial(self.interrupt, Cause()))
 
     async def _let_go_idle(self, ends: float) -> None:
-        await self._service.idle.let_go(ends)
+        await let_go(self._service.idle.connections, ends)
 
     async def _converse(self, connection: Connection, stream: Connection | TLSConnection) -> None:
         await self._serve(self._service, connection, stream).serve()
