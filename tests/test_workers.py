@@ -185,6 +185,17 @@ async def test_rule_p4_one_more_and_one_fewer(release: Release) -> None:
     assert workers.status == "1 worker"
 
 
+async def test_rule_p4_it_is_one_fewer_of_those_that_are_not_ready(release: Release) -> None:
+    workers = Workers(release.command, 3)
+    async with all_ready(workers, 3):
+        first, second, third = pids(workers)
+        os.kill(second, signal.SIGKILL)
+        await until(lambda: workers.status == "3 workers, 2 ready")
+        workers.fewer()
+        assert workers.status == "2 workers, 2 ready"
+        assert pids(workers) == [first, third]
+
+
 async def test_rule_p4_one_more_that_does_not_start_stops_nobody(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,7 +314,7 @@ async def test_rule_p4_one_that_ends_by_itself_is_begun_anew(
         "0": "it returned",
         "7": "ProcessFailed: 'workers 1' ended with exit code 7",
     }[how]
-    assert f"workers 1: ended by itself, begun anew in 0.0 s: {what}" in caplog.text
+    assert f"workers 1 (pid {first}): ended by itself, begun anew in 0.0 s: {what}" in caplog.text
     assert group.report.actors[0].detail == "2 workers, 1 restart"
 
 
@@ -470,6 +481,32 @@ ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock
     assert group.report.actors[0].outcome == "returned"
 
 
+async def test_rule_p4_one_that_stops_by_itself_has_its_grace_for_that(
+    release: Release, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once(monkeypatch)
+    release.write('say("READY=1")\nsay("STOPPING=1")\nsay("STOPPING=1")\nsignal.pause()')
+    workers = Workers(release.command, 1, stuck_after=1000, grace=0.3)
+    async with running(workers) as group:
+        release.write(GOOD)
+        await until(lambda: workers.status == "1 worker, 1 ready, 1 restart")
+    what = "'workers 1' began to stop by itself, and had not ended 0.3 s later: it was killed"
+    assert what in caplog.text
+    assert group.report.actors[0].outcome == "returned"
+
+
+async def test_rule_p4_one_that_goes_on_after_all_is_watched_again(
+    release: Release, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    at_once(monkeypatch)
+    release.write('for each in ("READY", "STOPPING", "READY"): say(each + "=1")\nsignal.pause()')
+    workers = Workers(release.command, 1, stuck_after=0.5, grace=0.1)
+    async with running(workers):
+        release.write('say("READY=1")\nwhile True:\n  say("WATCHDOG=1")\n  time.sleep(0.1)')
+        await until(lambda: workers.status == "1 worker, 1 ready, 1 restart")
+    assert "workers 1: no sign of life for 0.5 s: it is killed" in caplog.text
+
+
 # Replacing.
 
 
@@ -516,7 +553,7 @@ async def test_rule_p4_an_old_one_has_its_grace(
         assert await workers.replace()
         assert state_of(old)
         await until(lambda: not exists(old))
-        assert "workers 1: killed: its grace of 0.3 s is over" in caplog.messages
+        assert f"workers 1 (pid {old}): killed: its grace of 0.3 s is over" in caplog.messages
     assert group.report.actors[0].outcome == "returned"
 
 
@@ -526,10 +563,12 @@ async def test_rule_p4_one_that_fails_when_it_is_replaced_stops_nobody(
     release.write("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n" + GOOD)
     workers = Workers(release.command, 1)
     async with all_ready(workers, 1) as group:
+        [old] = pids(workers)
         release.write(GOOD)
         assert await workers.replace()
         await until(lambda: "failed while stopping" in caplog.text)
-    assert "workers 1: failed while stopping: ProcessFailed: 'workers 1' ended with" in caplog.text
+    failed = f"workers 1 (pid {old}): failed while stopping: ProcessFailed: 'workers 1' ended with"
+    assert failed in caplog.text
     assert group.report.actors[0].outcome == "returned"
 
 
@@ -622,6 +661,28 @@ async def test_rule_p4_a_stop_ends_the_replacing(release: Release) -> None:
     assert done == [False, False]
     assert group.report.actors[0].outcome == "returned"
     assert not await workers.replace()  # it is over
+
+
+async def test_rule_p4_so_does_its_lame_duck(release: Release) -> None:
+    workers = Workers(release.command, 2)
+    done: list[bool] = []
+
+    async def replace() -> None:
+        done.append(await workers.replace())
+
+    async with trio.open_nursery() as nursery:
+        async with all_ready(workers, 2, lame_duck=1000, grace=2000) as group:
+            before = pids(workers)
+            release.write(SLOW)
+            nursery.start_soon(replace)
+            await until(lambda: len(workers._alive) == 3)
+            group.stop()
+            await until(lambda: len(workers._alive) == 2)
+            assert done == [False]
+            assert pids(workers) == before
+            assert group.state is State.LAME_DUCK
+            group.stop()
+    assert group.report.actors[0].outcome == "returned"
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -27,7 +27,7 @@ from ._output import Output
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ._actor import Cause
 
@@ -107,6 +107,7 @@ class Process:
         self.name = name or Path(self.command[0]).name
         self.grace = None if grace is None else check_seconds("grace", grace)
         self.watchdog: float | None = None  # seconds without a sign of life; set by Workers
+        self.on_change: Callable[[], object] = lambda: None  # of its fitness; set by Workers
         self._env = None if env is None else check_environment(env)
         self._cwd = None if cwd is None else check_directory(cwd)
         self._sockets = Sockets(sockets)
@@ -281,14 +282,19 @@ class Process:
 
     def _fit(self) -> None:
         self._is_ready = True
+        if self._due == math.inf:  # it starts, or goes on after it has begun to stop
+            self._expect_life()
         if not self._was_ready:
             self._was_ready = True
-            self._expect_life()
             self._task_status.started()
-        self._inside.look_again()
+        self._changed()
 
     def _unfit(self) -> None:
         self._is_ready = False
+        self._changed()
+
+    def _changed(self) -> None:
+        self.on_change()
         self._inside.look_again()
 
     # What its end is called.

@@ -39,6 +39,7 @@ logger = logging.getLogger("trio_run")
 _FIRST, _MOST, _LIMIT, _WITHIN = 1.0, 60.0, 10, 300.0  # as rule 24 has them
 _REPLACED = Cause(reason="it is replaced")
 _FEWER = Cause(reason="there is to be one fewer")
+_STOPPED = Cause(reason="a stop ends the replacing")
 _UNWANTED = Cause(reason="the replacing was cancelled")
 _OLD_ONES = (
     "The old workers go on. One of them that ends by itself is begun anew from what is there now"
@@ -49,16 +50,27 @@ class _Worker:
     """One process of a slot. It is the task status of that process, too."""
 
     def __init__(
-        self, process: Process, ready_within: float, on_ready: Callable[[_Worker], None]
+        self,
+        process: Process,
+        ready_within: float,
+        grace: float,
+        on_ready: Callable[[_Worker], None],
     ) -> None:
         self.process = process
+        self.process.on_change = self._changed
         self.began = trio.current_time()
         # It ends by the deadline: that of its start, and later that of its stop.
         self.scope = trio.CancelScope(deadline=self.began + ready_within)
         self.was_ready = self.has_ended = self.is_stopping = False
         self.was_late = False  # is it killed for not having been ready in time?
+        self._pid: int | None = None  # once it was ready
         self.error: Exception | None = None
+        self._grace = grace
         self._on_ready = on_ready
+
+    def __str__(self) -> str:
+        """Its name, and the pid that tells it from its successor."""
+        return self.process.name + ("" if self._pid is None else f" (pid {self._pid})")
 
     @property
     def is_settled(self) -> bool:
@@ -68,9 +80,18 @@ class _Worker:
     def started(self, _value: object = None) -> None:
         if not self.scope.cancel_called:  # else it was too late
             self.was_ready = True
+            self._pid = self.process.pid
             if not self.is_stopping:
                 self.scope.deadline = math.inf
             self._on_ready(self)
+
+    def _changed(self) -> None:
+        """It has said READY=1 or STOPPING=1: a stop of its own has to end, too."""
+        if self.was_ready and not self.is_stopping:
+            if self.process.ready:
+                self.scope.deadline = math.inf
+            elif self.scope.deadline == math.inf:
+                self.scope.deadline = trio.current_time() + self._grace
 
     def stop(self, cause: Cause, grace: float) -> None:
         if not self.is_stopping:
@@ -148,7 +169,8 @@ class Workers:
       stuck_after: how many seconds a worker's event loop may take to come round; then it is killed,
         and begun anew. It hears of it as WATCHDOG_USEC. It goes with ``notify``. None is never.
       name: its name in logs and the report, "workers" if None.
-      grace: how many seconds a worker may take to stop, None for as long as the group's.
+      grace: how many seconds a worker may take to stop, None for as long as the group's. That
+        bounds a stop of its own accord (STOPPING=1), too; then it is begun anew.
 
     Raises:
       TypeError, ValueError: for an argument that can't be right.
@@ -237,6 +259,7 @@ class Workers:
             raise RuntimeError(f"{self.name!r} has run before: a Workers runs once")
         self._here = here.inside
         self._task_status = task_status
+        here.inside.call_at_lame_duck(lambda _ends: self._changed())  # it ends the replacing
         try:
             async with trio.open_nursery() as self._nursery:
                 for number in range(1, (self._count or cores()) + 1):
@@ -282,7 +305,8 @@ class Workers:
 
         Returns:
           Whether all were replaced. False if a new one was not ready within ``ready_within``: that
-          is logged, and the old ones that are left go on serving; or if a stop came.
+          is logged, and the old ones that are left go on serving; or if a stop came, if only its
+          lame duck.
 
         Raises:
           RuntimeError: if it has not begun to run.
@@ -312,9 +336,14 @@ class Workers:
             logger.info("%s: one more worker: %d", self.name, len(self._slots))
 
     def fewer(self) -> None:
-        """Stop one worker, that which was begun last. The only one that there is stays."""
+        """Stop one worker: the last that is not ready, if there is one, or else the last.
+
+        The only one that there is stays.
+        """
         if self._begins_any() and len(self._slots) > 1:
-            slot = self._slots.pop()
+            unfit = [each for each in self._slots if not each.worker.process.ready]
+            slot = (unfit or self._slots)[-1]
+            self._slots.remove(slot)
             slot.is_closed = True
             slot.worker.stop(_FEWER, self._grace())
             logger.info("%s: one worker fewer: %d", self.name, len(self._slots))
@@ -330,7 +359,8 @@ class Workers:
         """Begin a worker, and have what becomes of it looked after."""
         process = self._process(name=f"{self.name} {slot.number}")
         process.watchdog = self._stuck_after
-        worker = _Worker(process, self._ready_within, partial(self._became_ready, slot))
+        on_ready = partial(self._became_ready, slot)
+        worker = _Worker(process, self._ready_within, self._grace(), on_ready)
         self._alive.add(worker)
         self._nursery.start_soon(self._keep, slot, worker)
         return worker
@@ -360,12 +390,15 @@ class Workers:
             self._changed()
         if worker.scope.cancelled_caught and worker.is_stopping:
             if worker.was_late:
-                logger.warning("%s: killed: it was not ready in time", name)
+                logger.warning("%s: killed: it was not ready in time", worker)
             else:
-                logger.warning("%s: killed: its grace of %g s is over", name, self._grace())
+                logger.warning("%s: killed: its grace of %g s is over", worker, self._grace())
         elif worker.scope.cancelled_caught:
+            late = f"was not ready within {self._ready_within:g} s"
+            if worker.was_ready:
+                late = f"began to stop by itself, and had not ended {self._grace():g} s later"
             worker.error = ProcessFailed(
-                f"{name!r} was not ready within {self._ready_within:g} s: it was killed",
+                f"{name!r} {late}: it was killed",
                 command=worker.process.command,
                 exit_code=None,
                 signal=signal.SIGKILL,
@@ -383,8 +416,7 @@ class Workers:
     def _ended_in_a_stop(self, worker: _Worker) -> None:
         """Its own, or that of all."""
         if worker.error is not None:
-            name, what = worker.process.name, one_line(worker.error)
-            logger.error("%s: failed while stopping: %s", name, what)
+            logger.error("%s: failed while stopping: %s", worker, one_line(worker.error))
             if not self._begins_any():
                 self._failures.append(worker.error)
 
@@ -401,7 +433,7 @@ class Workers:
             if not was_given_up:
                 logger.error("%s: %s: tried on, after up to %g s each", self.name, many, _MOST)
         what = "it returned" if worker.error is None else one_line(worker.error)
-        logger.error("%s: ended by itself, begun anew in %.1f s: %s", name, wait, what)
+        logger.error("%s: ended by itself, begun anew in %.1f s: %s", worker, wait, what)
         with trio.move_on_after(wait):
             await self._here.wait_until(
                 lambda: self._is_stopping or slot.is_closed or slot.worker is not worker
@@ -470,9 +502,17 @@ class Workers:
 
     async def _replace_one(self, here: Life, current: _Round, slot: _Slot) -> bool:
         new = self._begin(slot)
-        await here.wait_until(lambda: self._is_stopping or new.is_settled or not current.waiting)
-        if self._is_stopping:
+        await here.wait_until(
+            lambda: (
+                new.is_settled or slot.is_closed or not current.waiting or not self._begins_any()
+            )
+        )
+        if not self._begins_any():
+            new.stop(_STOPPED, self._grace())
             return False
+        if slot.is_closed:
+            new.stop(_FEWER, self._grace())
+            return True
         if not new.is_settled:
             new.stop(_UNWANTED, self._grace())
             return self._replace_no_more()
@@ -480,9 +520,6 @@ class Workers:
             what = "it returned" if new.error is None else one_line(new.error)
             logger.error("%s: not replaced: %s. %s", self.name, what, _OLD_ONES)
             return False
-        if slot.is_closed:
-            new.stop(_FEWER, self._grace())
-            return True
         old, slot.worker = slot.worker, new
         slot.begin_afresh()
         old.stop(_REPLACED, self._grace())
