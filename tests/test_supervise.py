@@ -113,6 +113,37 @@ async def test_sockets_of_several_kinds_have_their_names(tmp_path: Path) -> None
     assert not path.exists()
 
 
+async def test_sockets_that_were_handed_over_keep_their_names(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    arguments = ["--listen", "web=1", "--listen", "all=0", "--workers", "1"]
+    command = supervise(*arguments, command=script(SAYS))
+    handing_over = f"""
+        import os, socket
+        door = socket.socket(socket.AF_UNIX)
+        door.bind({path!r})
+        given = [socket.create_server(("127.0.0.1", 0)), door]
+        for number, each in enumerate([os.dup(each.fileno()) for each in given], 3):
+            os.dup2(each, number)
+        os.environ |= {{"LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:door"}}
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.execv({command[0]!r}, {command!r})
+    """
+    async with open_program(script(handing_over)) as it:
+        web, _, other = (await url_of(it)).split(", ")
+        assert (await answer(web))[2] == "web"
+        assert (await answer(path))[2] == "door"
+        assert (await answer(other))[2] == "all"
+        await stop(it)
+
+
+async def test_without_sockets_nothing_is_said_of_them() -> None:
+    command = script("import signal; signal.pause()")
+    async with open_program(supervise("--workers", "1", "--no-notify", command=command)) as it:
+        await it.line_with(": ready")
+        await stop(it)
+    assert "serving" not in it.output
+
+
 async def test_a_program_that_does_not_say_when_it_is_ready() -> None:
     arguments = ["--listen", "web=0", "--workers", "1", "--no-notify"]
     async with open_program(supervise(*arguments, command=script(PLAIN))) as it:

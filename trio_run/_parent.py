@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,13 +22,14 @@ from ._cores import cores
 from ._errors import CannotStart, ProcessFailed, cannot_start
 from ._group import Group
 from ._listeners._bind import INTERNET, format_address
+from ._listeners._tcp import TCPEndpoint
+from ._listeners._unix import UnixEndpoint
 from ._run import run
 from ._signals import SignalReceiver
 from ._status._listener import StatusPage
 from ._workers import Workers
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from ._actor import Cause
@@ -117,6 +119,13 @@ class Doors:
 
     def _all(self) -> list[Endpoint]:
         return [endpoint for endpoints in self._endpoints.values() for endpoint in endpoints]
+
+
+def endpoint_of(given: socket.socket) -> Endpoint:
+    """One that was handed over, for doors."""
+    if given.family == socket.AF_UNIX:
+        return UnixEndpoint("a parent", None, [given], mode=0o600)
+    return TCPEndpoint("a parent", None, None, [given], reuse_port=False)
 
 
 class _Workers(Workers):

@@ -37,7 +37,7 @@ from ._group import Group, supervisor_of
 from ._listeners._http._listener import HTTPListener
 from ._listeners._tcp import TCPEndpoint
 from ._listeners._unix import UnixEndpoint
-from ._parent import Doors, run_parent, run_workers, say_where
+from ._parent import Doors, endpoint_of, run_parent, run_workers, say_where
 from ._reload import Reload
 from ._run import run
 from ._signals import SignalReceiver
@@ -87,7 +87,7 @@ def _serve_by_others(options: argparse.Namespace, command: list[str]) -> int:
     Raises:
       Refused, CannotStart: if something is not as it must be.
     """
-    doors = Doors({"serve": [_endpoint(options)]}, options.lame_duck)
+    doors = Doors({"serve": _endpoints(options)}, options.lame_duck)
     if not options.reload:
         return run_workers(
             options.app,
@@ -236,16 +236,15 @@ def _where(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _endpoint(options: argparse.Namespace) -> Endpoint:
+def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
     """The same for a parent."""
     where = _where(options)
     try:
+        if "sockets" in where:
+            return [endpoint_of(each) for each in where["sockets"]]
         if "path" in where:
-            return UnixEndpoint("serve", where["path"], None, mode=where["mode"])
-        sockets = where.get("sockets")
-        if sockets is not None and all(each.family == socket.AF_UNIX for each in sockets):
-            return UnixEndpoint("serve", None, sockets, mode=0o600)
-        return TCPEndpoint("serve", where.get("host"), where.get("port"), sockets, reuse_port=False)
+            return [UnixEndpoint("serve", where["path"], None, mode=where["mode"])]
+        return [TCPEndpoint("serve", where["host"], where["port"], None, reuse_port=False)]
     except ValueError as exc:
         raise Refused(str(exc)) from None
 

@@ -27,7 +27,8 @@ from ._arguments import (
 from ._errors import CannotStart
 from ._listeners._tcp import TCPEndpoint
 from ._listeners._unix import UnixEndpoint
-from ._parent import Doors, run_workers
+from ._parent import Doors, endpoint_of, run_workers
+from ._systemd import inherited_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,14 +69,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _endpoints(options: argparse.Namespace) -> dict[str, list[Endpoint]]:
-    endpoints: dict[str, list[Endpoint]] = {}
+    """By name: those that were handed over, and those that are to be opened beside them."""
+    given = inherited_sockets().items()
+    endpoints = {name: [endpoint_of(each) for each in sockets] for name, sockets in given}
+    handed_over = frozenset(endpoints)
     for text in options.listen:
         name, equals, where = text.partition("=")
         if not (equals and _NAME.fullmatch(name)):
             raise Refused(
                 f"--listen {text!r} has no name: write NAME=PORT, NAME=HOST:PORT or NAME=unix:PATH"
             )
-        endpoints.setdefault(name, []).append(_endpoint(where, options.uds_mode))
+        endpoint = _endpoint(where, options.uds_mode)
+        if name not in handed_over:
+            endpoints.setdefault(name, []).append(endpoint)
     return endpoints
 
 
@@ -100,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Run workers of any program that takes its sockets as from systemd, begin anew "
         "those that end, and replace all without losing a request.",
         epilog="SIGHUP replaces one worker after the other, each when the new one is ready. "
-        "SIGTTIN and SIGTTOU: one more, one fewer. SIGTERM and SIGINT stop all.",
+        "SIGTTIN and SIGTTOU: one more, one fewer. SIGTERM and SIGINT stop all. Sockets that "
+        "systemd hands over (LISTEN_FDS) are the workers' by their names, and a --listen of such a "
+        "name is left out.",
     )
     option = parser.add_argument
     option(
