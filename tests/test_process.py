@@ -322,6 +322,21 @@ async def test_rule_p3_it_has_the_environment_and_the_directory_that_are_said(
     assert lines == [f"it: ü C.UTF-8 {tmp_path}", f"it: ü POSIX {tmp_path}"]
 
 
+async def test_rule_p3_what_this_python_needs_to_begin_is_not_the_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    python = tmp_path / "python"
+    needs = f'[ "$LD_LIBRARY_PATH" = /needed ] && exec {sys.executable} "$@"'
+    python.write_text(f"#!/bin/sh\n{needs}\n")
+    python.chmod(0o700)
+    with log_of(caplog) as lines, monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        patch.setenv("LD_LIBRARY_PATH", "/needed")
+        for env in (None, {}, {"LD_LIBRARY_PATH": "/own"}):
+            await run(Process(shell("echo $LD_LIBRARY_PATH."), env=env, output="log", name="it"))
+    assert lines == ["it: /needed.", "it: .", "it: /own."]
+
+
 TELLS_SOCKETS = """
     import os
     from trio_run import inherited_sockets

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LAUNCHER = Path(__file__).with_name("_launcher.py").read_text("utf-8")
 _LOOK = 0.05  # seconds, where nobody says when a process has ended
 _DONE = b"command "  # what the launcher reports before it becomes the command
+_LIBRARIES = "LD_LIBRARY_PATH"
 _PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -113,11 +114,14 @@ class Child:
         reading, writing = os.pipe()
         try:
             environment = _environment(env, notify, watchdog)
+            # Python changes the one, and may need the other, as it is here, to begin at all.
+            own = [environment.get(name, "") for name in ("LC_CTYPE", _LIBRARIES)]
+            environment[_LIBRARIES] = os.environ.get(_LIBRARIES, "")
             launch = [
                 *(sys.executable, "-I", "-S", "-c", _LAUNCHER),
                 *(str(os.getpid()), str(writing)),
                 *(" ".join(map(str, descriptors)), ":".join(sockets.names)),
-                *(environment.get("LC_CTYPE", ""), cwd or "", *command),
+                *(*own, cwd or "", *command),
             ]
             self._popen = subprocess.Popen(
                 launch,

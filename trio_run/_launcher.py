@@ -17,13 +17,14 @@ _NOT_DONE = 127  # the exit code, as a shell has it
 
 def main(arguments: list[str]) -> None:
     """Become the command at the end of the arguments."""
-    parent, report, sockets, names, ctype, directory, *command = arguments
+    parent, report, sockets, names, ctype, libraries, directory, *command = arguments
     stage = "prepare"
     try:
         _die_with(int(parent))
         _forget_signals()
         reporting = _hand_over(sockets, int(report))
-        _describe(sockets, names, ctype)
+        _restore({"LC_CTYPE": ctype, "LD_LIBRARY_PATH": libraries})
+        _describe(sockets, names)
         if directory:
             stage = "directory"
             os.chdir(directory)
@@ -74,11 +75,16 @@ def _hand_over(sockets: str, report: int) -> int:
     return reporting
 
 
-def _describe(sockets: str, names: str, ctype: str) -> None:
-    """Say in the environment what there is, and take out of it what Python has put in."""
-    os.environ.pop("LC_CTYPE", None)
-    if ctype:
-        os.environ["LC_CTYPE"] = ctype
+def _restore(own: dict[str, str]) -> None:
+    """Have these variables as the command is to have them, and not as this Python has them."""
+    for name, text in own.items():
+        os.environ.pop(name, None)
+        if text:
+            os.environ[name] = text
+
+
+def _describe(sockets: str, names: str) -> None:
+    """Say in the environment what there is."""
     pid = str(os.getpid())
     if sockets:
         os.environ["LISTEN_PID"] = pid
