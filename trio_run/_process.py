@@ -48,7 +48,9 @@ class Process:
     sent ``stop_signal``, alone: what it has started itself it stops itself, as it knows best. When
     it is cut, it and its process group are killed. However it ends, nothing of its group is left.
     On Linux it is killed, too, when the thread ends in which this one runs: so it does not outlive
-    this process, even one that is killed.
+    this process, even one that is killed. The kernel forgets that when the child changes its user
+    or group, or becomes a program that does (setuid). Such a child asks for it once more, with
+    ``prctl(PR_SET_PDEATHSIG, SIGKILL)``, or the cgroup of a service kills it.
 
     An exit code of 0 is a return, and so is the end by ``stop_signal`` once that was sent. Anything
     else is a failure.
