@@ -175,7 +175,7 @@ async def test_rule_p4_one_more_and_one_fewer(release: Release) -> None:
         assert workers.status == "2 workers, 2 ready"
         second = pids(workers)[1]
         workers.fewer()
-        assert workers.status == "1 worker, 1 ready"
+        assert workers.status == "1 worker, 1 ready, 1 draining"
         await until(lambda: not exists(second))
         workers.fewer()  # the last one stays
         assert pids(workers) == first
@@ -533,7 +533,7 @@ async def test_rule_p4_they_are_replaced_one_by_one(
             assert len(after) == 3
             assert not set(before) & set(after)
             await until(lambda: not any(map(exists, before)))
-            assert workers.status == "3 workers, 3 ready, 3 replaced"
+            await until(lambda: workers.status == "3 workers, 3 ready, 3 replaced")
     assert fewest == 3
     assert "workers: replaced, all 3" in caplog.messages
     assert group.report.actors[0].detail == "3 workers, 3 replaced"
@@ -641,7 +641,7 @@ async def test_rule_p4_calls_while_they_are_replaced_are_one(release: Release) -
             for _ in range(3):
                 nursery.start_soon(replace)
         assert done == [True] * 4
-        assert workers.status == "2 workers, 2 ready, 4 replaced"
+        await until(lambda: workers.status == "2 workers, 2 ready, 4 replaced")
 
 
 async def test_rule_p4_a_stop_ends_the_replacing(release: Release) -> None:
@@ -682,6 +682,42 @@ async def test_rule_p4_so_does_its_lame_duck(release: Release) -> None:
             assert pids(workers) == before
             assert group.state is State.LAME_DUCK
             group.stop()
+    assert group.report.actors[0].outcome == "returned"
+
+
+async def test_rule_p4_old_ones_that_drain_do_not_pile_up(
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    go = tmp_path / "go"
+    release.write(
+        f"""
+def drain(*_):
+    while not os.path.exists({str(go)!r}):
+        time.sleep(0.01)
+    sys.exit()
+signal.signal(signal.SIGTERM, drain)
+{GOOD}
+"""
+    )
+    workers = Workers(release.command, 2)
+    with caplog.at_level("INFO"):
+        async with all_ready(workers, 2) as group:
+            for _ in range(2):
+                assert await workers.replace()
+            assert workers.status == "2 workers, 2 ready, 4 draining, 4 replaced"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(workers.replace)
+                await until(
+                    lambda: "workers: replacing waits for 4 old workers to drain" in caplog.messages
+                )
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(workers._alive) == 6
+                nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(workers.replace)
+                await trio.testing.wait_all_tasks_blocked()
+                go.touch()
+            await until(lambda: workers.status == "2 workers, 2 ready, 6 replaced")
     assert group.report.actors[0].outcome == "returned"
 
 
@@ -742,7 +778,7 @@ async def test_rule_p4_it_goes_on_while_somebody_waits_for_it(
             await until(lambda: len(workers._alive) == 3)
             go.touch()
         assert done == [True]
-        assert workers.status == "2 workers, 2 ready, 2 replaced"
+        await until(lambda: workers.status == "2 workers, 2 ready, 2 replaced")
 
 
 async def test_rule_p4_one_that_nobody_waits_for_any_more_does_not_begin(

@@ -9,7 +9,7 @@ import inspect
 import logging
 import signal
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -40,9 +40,9 @@ class SignalReceiver:
     Args:
       signals: those that stop the group; SIGINT and SIGTERM if none is given.
       handlers: functions to call at other signals, ``{signal.SIGHUP: reload}``: plain or async,
-        without arguments. They run one after the other, in the order in which the signals came (one
-        that comes twice before it is looked at counts once). One that raises is logged, and the
-        group goes on. Async ones are cancelled softly at the stop.
+        without arguments. One that is still at it is called once more when it is done, however
+        often its signal came meanwhile; those of other signals do not wait for it. One that raises
+        is logged, and the group goes on. Async ones are cancelled softly at the stop.
 
     Raises:
       TypeError, ValueError: for something that is no signal or cannot be caught, and for a signal
@@ -88,21 +88,21 @@ class SignalReceiver:
                 "SignalReceiver out and call the group's stop()"
             )
         requests = supervisor_of(here.inside.group).requests
-        self._pending: set[signal.Signals] = set()
-        due, arrived = trio.open_memory_channel[signal.Signals](len(self.handlers))
+        due: dict[signal.Signals, trio.MemorySendChannel[None]] = {}
         with trio.open_signal_receiver(*self.signals, *self.handlers) as received:
             early = self._open_arrivals()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._handle, arrived)
+                for signum in self.handlers:
+                    due[signum], arrived = trio.open_memory_channel[None](1)
+                    nursery.start_soon(self._handle, signum, arrived)
                 task_status.started()
                 for signum in early:
                     requests.signalled(signum)
                 async for number in received:  # pragma: no branch - it has no end
                     signum = signal.Signals(number)
-                    if signum in self.handlers:
-                        if signum not in self._pending:
-                            self._pending.add(signum)
-                            due.send_nowait(signum)  # never full: each signal is in it once
+                    if signum in due:
+                        with suppress(trio.WouldBlock):  # it is due already
+                            due[signum].send_nowait(None)
                     elif requests.signalled(signum):
                         break  # and leave the next one to Python
                 if self.arrivals is not None:
@@ -117,9 +117,10 @@ class SignalReceiver:
             self.arrivals.tap(signum)
         return self.arrivals.take()
 
-    async def _handle(self, arrived: trio.MemoryReceiveChannel[signal.Signals]) -> None:
-        async for signum in arrived:
-            self._pending.discard(signum)
+    async def _handle(
+        self, signum: signal.Signals, arrived: trio.MemoryReceiveChannel[None]
+    ) -> None:
+        async for _ in arrived:
             logger.info("%s: %s received", self.name, signum.name)
             with self.around_handler(signum):
                 try:

@@ -155,7 +155,7 @@ class Workers:
     are closed then. Those that this process has bound itself, unlike those of
     :func:`inherited_sockets`, take no new client from the interrupt on.
 
-    Its status is "4 workers, 3 ready, 1 restart, 8 replaced".
+    Its status is "4 workers, 3 ready, 2 draining, 1 restart, 8 replaced".
 
     Args:
       command: the program and its arguments, for each worker.
@@ -229,13 +229,15 @@ class Workers:
 
     @property
     def status(self) -> str:
-        """How many workers there are, how many are ready, and how many were begun anew."""
+        """How many workers there are, are ready, still drain, and were begun anew."""
         ready = sum(slot.worker.process.ready for slot in self._slots)
         parts = [_many(len(self._slots), "worker")]
         if self._is_stopping and self._alive:
             parts = [f"{_many(len(self._alive), 'worker')} left"]
         elif not self._is_stopping:
             parts.append(f"{ready:,} ready")
+            if self._draining():
+                parts.append(f"{self._draining():,} draining")
         if self._restarts:
             parts.append(_many(self._restarts, "restart"))
         if self._replaced:
@@ -297,7 +299,8 @@ class Workers:
         The new one is started; when it is ready, the old one is signalled, and the next has its
         turn. The old ones finish what they have, within their grace. They may still be at that when
         this returns. A call while workers are being replaced waits for that, and has them replaced
-        once more; of several such calls that is done once. A stop ends it.
+        once more; of several such calls that is done once. It does not begin while more old ones
+        than there are workers still drain, so that these do not pile up. A stop ends it.
 
         Cancelled, it ends with the worker whose turn it is: the new one is stopped if it is not
         ready yet. Those that are replaced by then stay so, and the old ones that are left go on
@@ -456,6 +459,10 @@ class Workers:
         assert self._here is not None
         return self._here.group.grace if self.grace is None else self.grace
 
+    def _draining(self) -> int:
+        """How many are left of those that were to end while the others go on."""
+        return sum(worker.is_stopping for worker in self._alive)
+
     def _changed(self) -> None:
         assert self._here is not None
         self._here.wake_waiters()
@@ -490,6 +497,16 @@ class Workers:
                     each.over.set()
 
     async def _replace_all(self, here: Life, current: _Round) -> bool:
+        if self._draining() > len(self._slots):
+            old = _many(self._draining(), "old worker")
+            logger.info("%s: replacing waits for %s to drain", self.name, old)
+        await here.wait_until(
+            lambda: (
+                self._draining() <= len(self._slots)
+                or not current.waiting
+                or not self._begins_any()
+            )
+        )
         for slot in list(self._slots):
             if not self._begins_any():
                 return False
