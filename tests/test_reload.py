@@ -69,7 +69,14 @@ async def test_a_request_in_work_is_answered_by_the_old_code(shop: Path) -> None
         await trio.sleep(0.01)
 """
     write_shop(shop, SHOP.replace("    body =", wait + "    body =", 1))
-    async with open_program(reloading(shop)) as program:
+    patient = f"""
+        import sys
+        from trio_run import _reload, _serve
+        _reload._OLD = {TIMEOUT}
+        sys.argv[1:] = {reloading(shop)[6:]!r}
+        sys.exit(_serve.main(sys.argv[1:]))
+    """
+    async with open_program(script(patient)) as program:
         url = await url_of(program)
 
         async def ask() -> None:
@@ -82,6 +89,35 @@ async def test_a_request_in_work_is_answered_by_the_old_code(shop: Path) -> None
             await program.line_with("]: stopping: SIGTERM")
             assert await text_of(url) == "new /a"
             gate.touch()
+        await stop(program)
+
+
+async def test_an_old_server_with_a_stream_without_an_end_is_soon_killed(shop: Path) -> None:
+    stream = SHOP.replace(
+        "async def app",
+        """
+import trio
+async def stream(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while True:
+        await send({"type": "http.response.body", "body": b".", "more_body": True})
+        await trio.sleep(0.1)
+
+async def app""",
+    ).replace(
+        "    body =",
+        '    if scope["path"] == "/stream": await stream(scope, receive, send)\n    body =',
+        1,
+    )
+    write_shop(shop, stream)
+    async with open_program(reloading(shop)) as program:
+        url = await url_of(program)
+        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+            async with client.stream("GET", f"{url}/stream") as answer:
+                assert answer.status_code == 200
+                change(shop, "new")
+                assert "reload: the old server was killed" in await program.line_with("killed")
+        assert await text_of(url) == "new /a"
         await stop(program)
 
 

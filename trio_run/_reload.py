@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trio_run")
 
+_OLD = 2.0  # seconds for an old server to end: streams without an end would keep one for each save
 _SORRY = b"The app does not run. Its error is where the server was started; mend it, and try again."
 
 
@@ -124,6 +125,7 @@ class Reload:
                 self._task_status.started()
                 is_first = False
         if not server.has_ended:
+            server.hurry()
             member.stop()
         elif is_first and server.failure is not None and server.failure.exit_code == REFUSED:
             return True
@@ -188,18 +190,26 @@ class _Server:
         self._on_change = on_change
         self.is_ready = self.has_ended = False
         self.failure: ProcessFailed | None = None
+        self._scope = trio.CancelScope()
+
+    def hurry(self) -> None:
+        """It is an old one: have it end soon."""
+        self._scope.deadline = trio.current_time() + _OLD
 
     def interrupt(self, cause: Cause) -> object:
         return self._process.interrupt(cause)
 
     async def execute(self) -> None:
         try:
-            await self._process.execute(task_status=self)
+            with self._scope:
+                await self._process.execute(task_status=self)
         except ProcessFailed as exc:
             self.failure = exc
         finally:
             self.has_ended = True
             self._on_change()
+        if self._scope.cancelled_caught:
+            logger.warning("reload: the old server was killed: it had %g s to end", _OLD)
 
     def started(self, value: None = None) -> None:  # noqa: ARG002 - as TaskStatus has it
         """It is ready, the process says."""
