@@ -15,7 +15,7 @@ from trio_run import _supervise
 from trio_run.testing import open_program, read_to_end
 
 from . import TIMEOUT
-from .children import until
+from .children import notifying, until
 from .ports import free_port
 from .programs import python, script
 from .shop import gone, stop, url_of
@@ -94,6 +94,18 @@ async def test_workers_of_a_program_are_replaced_by_what_is_on_disk(tmp_path: Pa
         await stop(it)
     assert "\nsays stopped in " in it.output
     assert "Traceback" not in it.output
+
+
+async def test_one_that_ends_with_code_2_at_the_stop_has_not_refused_to_begin() -> None:
+    worker = notifying(
+        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))\nsay("READY=1")\nsignal.pause()'
+    )
+    async with open_program(supervise("--workers", "1", command=worker)) as it:
+        await it.line_with(": ready, pid")
+        it.signal(signal.SIGTERM)
+        assert await it.exit_code() == 1
+    assert "'workers 1' ended with exit code 2" in it.output
+    assert "no worker can begin" not in it.output
 
 
 async def test_sockets_of_several_kinds_have_their_names(tmp_path: Path) -> None:

@@ -258,21 +258,38 @@ async def test_rule_p4_one_that_never_gets_ready_is_one_too(release: Release) ->
 
 
 async def test_rule_p4_of_two_that_never_get_ready_none_is_said_to_have_had_its_grace(
-    release: Release, caplog: pytest.LogCaptureFixture
+    release: Release, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    release.write(SLOW)
-    [error] = await failures_of(Workers(release.command, 2, ready_within=0.3, name="shop"))
+    release.write(
+        f"""
+try:
+    os.mkdir({str(tmp_path / "first")!r})
+except FileExistsError:
+    signal.pause()
+{GOOD}
+"""
+    )
+    [error] = await failures_of(Workers(release.command, 3, ready_within=1.0, name="shop"))
     assert isinstance(error, ProcessFailed)
     assert "killed: it was not ready in time" in caplog.text
     assert "its grace" not in caplog.text
 
 
 async def test_rule_p4_what_can_not_be_started_is_said_in_a_sentence() -> None:
-    # Of two that begin at the same time both have failed.
-    errors = await failures_of(Workers(["no-such-program"], 2))
-    [error] = errors
+    [error] = await failures_of(Workers(["no-such-program"], 2))
+    assert isinstance(error, CannotStart)
+
+
+async def test_rule_p4_of_those_that_begin_at_the_same_time_each_failure_counts(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\nexec "$@"\n')
+    program.chmod(0o700)
+    only_once = f"os.unlink({str(program)!r})\n{GOOD}"
+    [error] = await failures_of(Workers([program, *notifying(only_once)], 3))
     assert isinstance(error, ExceptionGroup)
-    assert all(isinstance(each, CannotStart) for each in error.exceptions)
+    assert [type(each) for each in error.exceptions] == [CannotStart] * 2
 
 
 async def test_rule_p4_without_notify_a_worker_is_ready_when_it_runs() -> None:

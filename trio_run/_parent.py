@@ -1,4 +1,5 @@
-"""A parent of worker processes: the sockets that it binds for them, and the signals that it takes.
+"""A parent of processes that serve: the sockets that it binds for them, or that were handed to it,
+the signals that it takes, the status page, and with what exit code it ends.
 
 It holds the sockets from before the first worker until after the last. So no client is refused or
 reset while workers are replaced. How workers are started, replaced and ended is decided in
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from ._arguments import REFUSED, Refused
-from ._cores import cores
 from ._errors import CannotStart, ProcessFailed, cannot_start
 from ._group import Group
 from ._listeners._bind import INTERNET, format_address
@@ -30,7 +30,7 @@ from ._status._listener import StatusPage
 from ._workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ._actor import Cause
     from ._journal import Event
@@ -137,7 +137,7 @@ class _Workers(Workers):
         try:
             await super().execute(task_status=task_status)
         except ProcessFailed as exc:
-            if exc.exit_code == REFUSED:
+            if exc.exit_code == REFUSED and not self.was_ever_ready:
                 raise CannotStart("no worker can begin: see above") from None
             raise
 
@@ -185,10 +185,9 @@ def run_workers(
       Refused, CannotStart: if something is not as it must be.
     """
     with doors.opened(backlog):
-        # The first one alone: what it can't do, none can, and that is to be said once.
         children = _Workers(
             command,
-            1,
+            workers,
             cwd=_directory(),
             sockets=doors.sockets,
             notify=notify,
@@ -196,11 +195,6 @@ def run_workers(
             stuck_after=stuck_after,
         )
         children.owns_sockets = False  # the doors do
-
-        async def grow() -> None:
-            for _ in range((workers or cores()) - 1):
-                children.more()
-
         handlers = {
             "SIGHUP": children.replace,
             "SIGTTIN": children.more,
@@ -214,7 +208,6 @@ def run_workers(
             grace=grace,
             status_port=status_port,
             scheme=scheme,
-            then=grow,
         )
 
 
@@ -240,12 +233,10 @@ def run_parent(
     grace: float,
     status_port: int | None,
     scheme: str = "",
-    then: Callable[[], Awaitable[object]] | None = None,
 ) -> int:
     """Run children on the sockets of open doors until stopped. Returns the exit code.
 
-    ``handlers`` are functions for signals, by the names of these. ``then`` is called when the
-    children are ready. Where the children end because
+    ``handlers`` are functions for signals, by the names of these. Where the children end because
     one has said by its exit code that it can't begin, the code is that, too.
 
     Raises:
@@ -260,8 +251,6 @@ def run_parent(
     known = {signal.Signals[each]: function for each, function in handlers.items()}
     group.add(SignalReceiver(handlers=known))
     member = group.add(children)
-    if then is not None:
-        group.add(then, needs=(member,), on_return="ignore")
     # With a lame duck the workers go on accepting, and have to know of the stop at once.
     group.add(doors, needs=() if doors.lame_duck else (member,))
     say_where(group, doors, scheme)

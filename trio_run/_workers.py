@@ -148,8 +148,8 @@ class Workers:
     It is ``ready`` while one of its workers is. A worker that ends by itself, with whatever code,
     is begun anew by the terms of a :class:`Restarting`, which are counted for each. One that fails
     too often is tried on, at the longest wait, while others serve or may come back. At the start
-    that is otherwise: one that ends before it was ready, or is not ready within ``ready_within``,
-    is a failure at once.
+    that is otherwise: the first begins alone, and the others when it is ready. One that ends before
+    it was ready, or is not ready within ``ready_within``, is a failure at once.
 
     Interrupted, it signals each worker with SIGTERM and waits until they have ended. The sockets
     are closed then. Those that this process has bound itself, unlike those of
@@ -219,7 +219,7 @@ class Workers:
         self._alive: set[_Worker] = set()
         self._failures: list[Exception] = []
         self._next: _Round | None = None  # the replacing that is wanted
-        self._is_stopping = self._is_over = False
+        self.was_ever_ready = self._is_stopping = self._is_over = False
         self._restarts = self._replaced = 0
 
     @property
@@ -264,8 +264,7 @@ class Workers:
         here.inside.call_at_lame_duck(lambda _ends: self._changed())  # it ends the replacing
         try:
             async with trio.open_nursery() as self._nursery:
-                for number in range(1, (self._count or cores()) + 1):
-                    self._open(_Slot(number, is_of_the_start=True))
+                self._open(is_of_the_start=True)  # alone: what it can't do, none can
                 await self._replace_when_wanted(self._here)
         finally:
             self._is_stopping = self._is_over = True
@@ -335,7 +334,7 @@ class Workers:
     def more(self) -> None:
         """Begin one more worker. While it does not run, or stops, this does nothing."""
         if self._begins_any():
-            self._open(_Slot(self._slots[-1].number + 1, is_of_the_start=False))
+            self._open(is_of_the_start=False)
             logger.info("%s: one more worker: %d", self.name, len(self._slots))
 
     def fewer(self) -> None:
@@ -354,7 +353,9 @@ class Workers:
 
     # One worker.
 
-    def _open(self, slot: _Slot) -> None:
+    def _open(self, *, is_of_the_start: bool) -> None:
+        number = self._slots[-1].number + 1 if self._slots else 1
+        slot = _Slot(number, is_of_the_start=is_of_the_start)
         slot.worker = self._begin(slot)
         self._slots.append(slot)
 
@@ -412,8 +413,12 @@ class Workers:
         logger.info("%s: ready, pid %d", worker.process.name, worker.process.pid)
         slot.is_of_the_start = False
         assert self._here is not None
-        if self._here.ready_at is None:
+        if not self.was_ever_ready:
+            self.was_ever_ready = True
             self._task_status.started()
+            if self._begins_any():
+                for _ in range((self._count or cores()) - 1):
+                    self._open(is_of_the_start=True)
         self._changed()
 
     def _ended_in_a_stop(self, worker: _Worker) -> None:
