@@ -981,6 +981,7 @@ async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stoppe
         with busy():
             await stream.receive_some()
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 1 << 30)
             sent.append(clog_stream(stream))
 
     async with serving(handler) as server:
@@ -994,6 +995,30 @@ async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stoppe
             await server.stop()
             assert sent[0] > 65536
             assert len(await read_to_end(client)) == sent[0]
+
+
+async def test_rule_05_a_reply_is_not_finished_before_its_client_has_nearly_all_of_it() -> None:
+    """The close waits for little: what is in the kernel may be cut by the client's next request."""
+    size = 2_000_000
+
+    async def handler(stream: Connection) -> None:
+        async for _ in stream:
+            with busy():
+                await stream.send_all(bytes(size))
+
+    async with serving(handler) as server:
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(server.address)
+        slow.setblocking(False)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(slow)) as client:
+            await client.send_all(b"ask")
+            await wait_all_tasks_blocked()
+            server.group.stop()
+            await wait_all_tasks_blocked()
+            assert server.listener.status == "1 connection, 1 busy"
+            await client.send_all(b"ask again")
+            assert len(await read_to_end(client)) == 2 * size
 
 
 async def test_rule_05_a_request_while_the_reply_is_on_its_way_does_not_eat_it(
