@@ -11,7 +11,9 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+import trio_run
 from trio_run import (
     CannotStart,
     Cause,
@@ -736,21 +739,62 @@ async def test_rule_p3_one_that_has_dropped_its_rights_is_heard() -> None:
 
 
 async def test_rule_p3_nothing_is_left_of_where_it_could_not_be_listened_to(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_notices, "_IN_MEMORY", str(tmp_path))
     bound: list[Path] = []
 
     def refused(path: Path, _target: Path) -> Path:
         bound.append(path)
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as where:
+        patch.setattr(_notices, "_IN_MEMORY", where)
         patch.setattr(Path, "rename", refused)
         error = await failure_of(Process(["true"], notify=True))
-    assert str(error) == "cannot start 'true' (true): Read-only file system"
-    assert bound[0].parent.parent == tmp_path
-    assert modes_of(bound[0].parent) == []
+        assert str(error) == "cannot start 'true' (true): Read-only file system"
+        assert str(bound[0].parent.parent) == where
+        assert modes_of(bound[0].parent) == []
+
+
+async def test_rule_p3_where_its_word_could_not_be_sent_it_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_notices, "_IN_MEMORY", str(tmp_path / "none"))
+    with tempfile.TemporaryDirectory(prefix="x" * 45, dir="/tmp") as deep:  # else not so long
+        monkeypatch.setattr(tempfile, "tempdir", deep)
+        assert "AF_UNIX path too long" in str(await failure_of(Process(["true"], notify=True)))
+
+
+async def test_rule_p3_a_fork_that_ends_takes_no_ear_from_its_parent() -> None:
+    source = """
+        import os, sys
+        from trio_run._notices import Notices
+        notices = Notices("it")
+        if not os.fork():
+            sys.exit(0)
+        os.wait()
+        print("there:", os.path.exists(notices.address))
+        notices.close()
+        print("there:", os.path.exists(notices.address))
+    """
+    async with open_program(script(source)) as it:
+        await it.line_with("there: True")
+        await it.line_with("there: False")
+
+
+async def test_it_can_be_imported_from_an_archive(tmp_path: Path) -> None:
+    package = Path(trio_run.__file__).parent
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        for path in package.rglob("*.py"):
+            archive.write(path, path.relative_to(package.parent))
+    source = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path / "app.zip")!r})
+        import trio_run
+        print(trio_run.__file__, trio_run.run(trio_run.Process(["true"])))
+    """
+    async with open_program(script(source)) as it:
+        await it.line_with("app.zip/trio_run/__init__.py 0")
 
 
 async def test_rule_p3_one_that_has_left_the_group_is_not_believed(

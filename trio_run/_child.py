@@ -17,7 +17,7 @@ import socket as stdlib_socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # As it was when this was read: what is installed over it may be launched in another way.
-_LAUNCHER = Path(__file__).with_name("_launcher.py").read_text("utf-8")
+_LAUNCHER = resources.files(__package__).joinpath("_launcher.py").read_text("utf-8")
 _LOOK = 0.05  # seconds, where nobody says when a process has ended
 _DONE = b"command "  # what the launcher reports before it becomes the command
 _LIBRARIES = "LD_LIBRARY_PATH"

@@ -9,11 +9,12 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import socket
 import struct
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import trio
 
@@ -45,16 +46,17 @@ class Notices:
         self._has_warned = False
         where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
         with contextlib.ExitStack() as opened:
-            directory = opened.enter_context(
-                TemporaryDirectory(prefix="trio_run-", dir=where, ignore_cleanup_errors=True)
-            )
+            # A TemporaryDirectory would be removed by a fork of this process that exits.
+            directory = mkdtemp(prefix="trio_run-", dir=where)
+            opened.callback(shutil.rmtree, directory, ignore_errors=True)
             self._socket = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             self._socket.setblocking(False)
             if sys.platform == "linux":  # pragma: no branch - tested on Linux
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            bound = Path(directory, "bound")
+            secret = secrets.token_hex(16)
+            bound = Path(directory, "bound".ljust(len(secret), "_"))  # both fit, or neither
             self._socket.bind(str(bound))
-            self.address = str(bound.rename(bound.with_name(secrets.token_hex(16))))
+            self.address = str(bound.rename(bound.with_name(secret)))
             Path(self.address).chmod(0o666)
             Path(directory).chmod(0o711)  # from here on others get as far as the socket
             self.close = opened.pop_all().close
