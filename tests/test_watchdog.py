@@ -222,6 +222,22 @@ async def test_a_signal_before_the_receiver_is_there_stops_the_program() -> None
         assert "SIGTERM received" in server.output
 
 
+@pytest.mark.parametrize("more", ["", ", SignalReceiver(), signals=()"])
+async def test_a_signal_as_trio_begins_stops_the_program(more: str) -> None:
+    body = f"""
+        from trio_run import SignalReceiver
+        trio_s = trio.run
+        def begin(*args):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return trio_s(*args)
+        trio.run = begin
+        sys.exit(run(trio.sleep_forever{more}))
+    """
+    async with open_program(script(program(body))) as server:
+        assert await server.exit_code() == 0
+        assert "SIGTERM received" in server.output
+
+
 async def test_a_signal_after_the_group_has_stopped_is_no_matter() -> None:
     body = """
         class Last(threading.Thread):
@@ -246,7 +262,8 @@ def test_arrivals_leave_alone_what_c_code_has_set(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(signal, "getsignal", lambda _signum: None)
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        with Arrivals([signal.SIGTERM]):
+        with Arrivals() as arrivals:
+            arrivals.hear([signal.SIGTERM])
             monkeypatch.undo()
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
@@ -257,7 +274,8 @@ def test_arrivals_leave_the_next_one_to_who_had_it_before() -> None:
     came: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _frame: came.append(number))
     try:
-        with Arrivals([signal.SIGUSR1]) as arrivals:
+        with Arrivals() as arrivals:
+            arrivals.hear([signal.SIGUSR1])
             signal.raise_signal(signal.SIGUSR1)
             assert (came, arrivals.take(), arrivals.take()) == ([], [signal.SIGUSR1], [])
             arrivals.leave_to_python()

@@ -17,22 +17,15 @@ if TYPE_CHECKING:
 
 
 class Arrivals:
-    """The handlers of these signals, for a block; then what was there before is back."""
+    """Handlers of signals, for a block; then what was there before is back."""
 
-    def __init__(self, signals: Iterable[signal.Signals]) -> None:
+    def __init__(self) -> None:
         self.on_arrival: Callable[[], None] = lambda: None
-        self._signals = tuple(signals)
         self._before: dict[int, Any] = {}
         self._pending: list[signal.Signals] = []
         self._is_python_s_turn = False
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for signum in self._signals:
-                before = signal.getsignal(signum)
-                if before is not None:  # else C code has set it, and Python can't set it back
-                    self._before[signum] = before
-                    signal.signal(signum, self._came)
         return self
 
     def __exit__(
@@ -43,6 +36,15 @@ class Arrivals:
     ) -> None:
         for signum, before in self._before.items():
             signal.signal(signum, before)
+
+    def hear(self, signals: Iterable[signal.Signals]) -> None:
+        """Keep these from now on, where that can be done."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in set(signals).difference(self._before):
+                before = signal.getsignal(signum)
+                if before is not None:  # else C code has set it, and Python can't set it back
+                    self._before[signum] = before
+                    signal.signal(signum, self._came)
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
         if self._is_python_s_turn:

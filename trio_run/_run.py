@@ -84,7 +84,8 @@ def run(
     check_seconds("abort_after", abort_after)
     if stuck_after is not None and not check_seconds("stuck_after", stuck_after):
         raise ValueError("stuck_after must be more than 0 seconds, or None")
-    with Arrivals(signals) as arrivals:
+    with Arrivals() as arrivals:
+        arrivals.hear(signals)
         group = _make_group(actors, name, grace, lame_duck)
         if signals:
             group.add(SignalReceiver(*signals))
@@ -93,6 +94,7 @@ def run(
         for member in group.members:  # the group may have a receiver of its own
             if isinstance(member.actor, SignalReceiver):
                 member.actor.arrivals = arrivals
+                arrivals.hear(member.actor.signals)
 
         def stop_is_over_in(seconds: float) -> None:
             watchdog.stop_is_over_in(seconds)
