@@ -28,7 +28,8 @@ def test_what_was_set_for_signals_is_no_harm_to_a_parent() -> None:
     at_hangup = signal.getsignal(signal.SIGHUP)
     try:
         with Doors({}, 0.0).opened(None):
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            for each in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+                assert signal.getsignal(each) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGHUP) is at_hangup
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN

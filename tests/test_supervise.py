@@ -35,6 +35,7 @@ SAYS = """
         return kind(say, sockets=sockets)
 
     found = inherited_sockets()
+    assert all(each.type == 2 for each in found.pop("udp", ()))
     raise SystemExit(run(*(listener(*each) for each in found.items())))
 """
 # As others do it, who know nothing of READY=1: a socket that blocks.
@@ -133,15 +134,17 @@ async def test_sockets_that_were_handed_over_keep_their_names(tmp_path: Path) ->
         import os, socket
         door = socket.socket(socket.AF_UNIX)
         door.bind({path!r})
-        given = [socket.create_server(("127.0.0.1", 0)), door]
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        given = [socket.create_server(("127.0.0.1", 0)), door, udp]
         for number, each in enumerate([os.dup(each.fileno()) for each in given], 3):
             os.dup2(each, number)
-        os.environ |= {{"LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:door"}}
+        os.environ |= {{"LISTEN_FDS": "3", "LISTEN_FDNAMES": "web:door:udp"}}
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.execv({command[0]!r}, {command!r})
     """
     async with open_program(script(handing_over)) as it:
-        web, _, other = (await url_of(it)).split(", ")
+        web, _, _, other = (await url_of(it)).split(", ")
         assert (await answer(web))[2] == "web"
         assert (await answer(path))[2] == "door"
         assert (await answer(other))[2] == "all"

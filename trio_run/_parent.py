@@ -21,7 +21,7 @@ import trio
 from ._arguments import REFUSED, Refused
 from ._errors import CannotStart, ProcessFailed, cannot_start
 from ._group import Group
-from ._listeners._bind import INTERNET, format_address
+from ._listeners._bind import INTERNET, Endpoint, format_address
 from ._listeners._tcp import TCPEndpoint
 from ._listeners._unix import UnixEndpoint
 from ._run import run
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from ._actor import Cause
     from ._journal import Event
-    from ._listeners._bind import Endpoint
 
     Handlers = Mapping[str, Callable[[], object]]
 
@@ -77,13 +76,15 @@ class Doors:
     def opened(self, backlog: int | None) -> Iterator[None]:
         """Have the sockets listen while a block runs, in which Trio does not run yet.
 
-        In it no SIGHUP ends this process that comes before or after its handler is there, and
-        children have exit codes, though whoever started this process may have ignored SIGCHLD.
+        In it no signal for the workers ends or suspends this process before its handler is there,
+        or after that. And children have exit codes, though whoever started this process may have
+        ignored SIGCHLD.
 
         Raises:
           CannotStart: if they can't.
         """
-        wanted = {"SIGHUP": signal.SIG_IGN, "SIGCHLD": signal.SIG_DFL}
+        ignored = dict.fromkeys(("SIGHUP", "SIGTTIN", "SIGTTOU"), signal.SIG_IGN)
+        wanted = {**ignored, "SIGCHLD": signal.SIG_DFL}
         here = [(getattr(signal, each, None), to) for each, to in wanted.items()]
         before = [(each, signal.signal(each, to)) for each, to in here if each is not None]
         try:
@@ -119,6 +120,16 @@ class Doors:
 
     def _all(self) -> list[Endpoint]:
         return [endpoint for endpoints in self._endpoints.values() for endpoint in endpoints]
+
+
+class HandedOver(Endpoint):
+    """A socket that is handed on as it came, of whatever kind it is."""
+
+    async def open(self, backlog: int) -> None:
+        """It is as whoever has opened it wants it."""
+
+    def _turn_newcomers_away(self, listening: socket.socket) -> None:
+        """Never called: it was given."""
 
 
 def endpoint_of(given: socket.socket) -> Endpoint:

@@ -27,7 +27,7 @@ from ._arguments import (
 from ._errors import CannotStart
 from ._listeners._tcp import TCPEndpoint
 from ._listeners._unix import UnixEndpoint
-from ._parent import Doors, endpoint_of, run_workers
+from ._parent import Doors, HandedOver, run_workers
 from ._systemd import inherited_sockets
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def main(arguments: Sequence[str]) -> int:
 def _endpoints(options: argparse.Namespace) -> dict[str, list[Endpoint]]:
     """By name: those that were handed over, and those that are to be opened beside them."""
     given = inherited_sockets().items()
-    endpoints = {name: [endpoint_of(each) for each in sockets] for name, sockets in given}
+    endpoints: dict[str, list[Endpoint]] = {
+        name: [HandedOver([each]) for each in sockets] for name, sockets in given
+    }
     handed_over = frozenset(endpoints)
     for text in options.listen:
         name, equals, where = text.partition("=")
