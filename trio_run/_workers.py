@@ -397,7 +397,9 @@ class Workers:
                 logger.warning("%s: killed: it was not ready in time", worker)
             else:
                 logger.warning("%s: killed: its grace of %g s is over", worker, self._grace())
-        elif worker.scope.cancelled_caught:
+        elif worker.scope.cancelled_caught or not (
+            worker.was_ready or worker.is_stopping or worker.error  # else its word came too late
+        ):
             late = f"was not ready within {self._ready_within:g} s"
             if worker.was_ready:
                 late = f"began to stop by itself, and had not ended {self._grace():g} s later"

@@ -204,6 +204,13 @@ async def test_a_body_need_not_be_bytes(kind: Any) -> None:
         assert (await client.ask(request())).body == b"hello"
 
 
+async def test_headers_need_not_be_bytes() -> None:
+    headers = (bytearray(b"X-Some"), bytearray(b"thing")), (b"x-more", memoryview(b"of it"))
+    async with client_of(sending(start(200, *headers), body(b"hello"))) as client:
+        response = await client.ask(request())
+    assert (response.headers["x-some"], response.headers["x-more"]) == ("thing", "of it")
+
+
 async def test_an_app_may_say_that_the_connection_is_kept() -> None:
     app = sending(start(200, (b"connection", b"keep-alive")), body(b"hello"))
     async with client_of(app) as client:

@@ -35,7 +35,7 @@ def _kind(name: bytes) -> bytes | None:
 
 def is_header(name: bytes, value: bytes) -> bool:
     """Can these two be sent as a header?"""
-    return _kind(name) is not None and _VALUE.fullmatch(value) is not None
+    return _kind(bytes(name)) is not None and _VALUE.fullmatch(value) is not None
 
 
 class Response:
@@ -102,7 +102,7 @@ class Response:
         declared: int | None = None
         has_date = has_server = is_chunked = False
         for name, value in headers:
-            kind = _kind(name)
+            kind = _kind(bytes(name))
             if kind is None or not _VALUE.fullmatch(value):
                 raise ValueError(f"{name!r}: {value!r} is no header")
             if kind == b"content-length":
