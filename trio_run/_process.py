@@ -285,8 +285,7 @@ class Process:
 
     def _fit(self) -> None:
         self._is_ready = True
-        if self._due == math.inf:  # it starts, or goes on after it has begun to stop
-            self._expect_life()
+        self._expect_life()  # it starts, or goes on after it has begun to stop
         if not self._was_ready:
             self._was_ready = True
             self._task_status.started()
