@@ -123,10 +123,10 @@ class Doors:
 
 
 class HandedOver(Endpoint):
-    """A socket that is handed on as it came, of whatever kind it is."""
+    """A socket that is handed on, of whatever kind it is."""
 
     async def open(self, backlog: int) -> None:
-        """It is as whoever has opened it wants it."""
+        """It listens already, if it is to: whoever hands it over has seen to that."""
 
     def _turn_newcomers_away(self, listening: socket.socket) -> None:
         """Never called: it was given."""

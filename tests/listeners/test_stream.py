@@ -971,6 +971,15 @@ async def test_rule_05_unread_input_does_not_eat_the_reply_of_a_handler_that_fai
         assert await read_to_end(client) == b"sorry"
 
 
+def slow_client(address: tuple[str, int]) -> trio.SocketStream:
+    """One whose kernel takes little of a reply that it does not read."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(address)
+    slow.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(slow))
+
+
 async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -985,11 +994,7 @@ async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stoppe
             sent.append(clog_stream(stream))
 
     async with serving(handler) as server:
-        slow = socket.socket()
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(server.address)
-        slow.setblocking(False)
-        async with trio.SocketStream(trio.socket.from_stdlib_socket(slow)) as client:
+        async with slow_client(server.address) as client:
             await client.send_all(b"ask")
             await wait_all_tasks_blocked()
             await server.stop()
@@ -1007,11 +1012,7 @@ async def test_rule_05_a_reply_is_not_finished_before_its_client_has_nearly_all_
                 await stream.send_all(bytes(size))
 
     async with serving(handler) as server:
-        slow = socket.socket()
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(server.address)
-        slow.setblocking(False)
-        async with trio.SocketStream(trio.socket.from_stdlib_socket(slow)) as client:
+        async with slow_client(server.address) as client:
             await client.send_all(b"ask")
             await wait_all_tasks_blocked()
             server.group.stop()
