@@ -150,6 +150,15 @@ def listening_at(kind: type[socket.socket] = socket.socket) -> Any:
     return bound
 
 
+def slow_client(address: tuple[str, int]) -> trio.SocketStream:
+    """One whose kernel takes little of a reply that it does not read."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(address)
+    slow.setblocking(False)
+    return trio.SocketStream(trio.socket.from_stdlib_socket(slow))
+
+
 def clog_stream(stream: Connection) -> int:
     with socket.socket(fileno=os.dup(stream.socket.fileno())) as same:
         return clog(same)

@@ -46,6 +46,7 @@ from .serving import (
     read_and_close,
     send_for_ever,
     serving,
+    slow_client,
     stuck,
 )
 
@@ -969,15 +970,6 @@ async def test_rule_05_unread_input_does_not_eat_the_reply_of_a_handler_that_fai
     async with serving(handler) as server, await server.connect() as client:
         await client.send_all(b"ask and ask again")
         assert await read_to_end(client) == b"sorry"
-
-
-def slow_client(address: tuple[str, int]) -> trio.SocketStream:
-    """One whose kernel takes little of a reply that it does not read."""
-    slow = socket.socket()
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.connect(address)
-    slow.setblocking(False)
-    return trio.SocketStream(trio.socket.from_stdlib_socket(slow))
 
 
 async def test_rule_05_a_slow_reader_gets_all_even_after_the_listener_has_stopped(

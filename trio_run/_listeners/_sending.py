@@ -17,7 +17,23 @@ from ._linger import not_taken
 if TYPE_CHECKING:
     from .._inside import Inside
 
+# How many bytes the kernel may hold that are not on their way yet, before a send waits. LITTLE, as
+# trio.SocketStream has it: else a slow client's reply would seem to be sent long before it is, and
+# the close does not wait for it so long. That costs a long reply a third of its rate; so while more
+# of it follows, there may be MUCH.
+LITTLE = 2**14
+MUCH = 2**20
+
 _LOOKS = 4  # in a send_timeout, whether the client has taken something
+
+
+def hold_unsent(socket: stdlib_socket.socket, most: int) -> bool:
+    """Have the kernel hold so many bytes at the most. False where it knows no such limit."""
+    try:
+        socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, most)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 class SendTimeout(trio.BrokenResourceError):
@@ -31,10 +47,12 @@ class Sender(Busyness):
         "_carries_tls",
         "_closed",
         "_has_sent_half",
+        "_holds_much",
         "_sending",
         "_sent_eof",
         "_socket",
         "_waited",
+        "more_follows",
         "send_timeout",
     )
 
@@ -42,7 +60,9 @@ class Sender(Busyness):
         super().__init__(inside, shielded=shielded)
         self._socket = socket
         self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
+        self.more_follows = False  # of the same reply: what is sent now need not be with its client
         self._carries_tls = False
+        self._holds_much = False
         self._sending = False
         self._has_sent_half = False  # of what is being sent
         self._sent_eof = False
@@ -66,8 +86,13 @@ class Sender(Busyness):
                     sent += self._socket.send(memoryview(view)[sent:] if sent else view)
                 except BlockingIOError:
                     self._has_sent_half = sent > 0
+                    if self.more_follows and not self._holds_much:
+                        self._holds_much = hold_unsent(self._socket, MUCH)
                     await self._wait_writable()
                     waited = True
+            if self._holds_much and not self.more_follows:
+                await self._wait_nearly_all_sent()
+                waited = True
         except OSError as exc:
             self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
@@ -103,6 +128,13 @@ class Sender(Busyness):
     def _claim_sending(self) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this connection")
+
+    async def _wait_nearly_all_sent(self) -> None:
+        """The end of a long reply: it has not been sent while much of it is held back."""
+        self._holds_much = False
+        hold_unsent(self._socket, LITTLE)
+        await self._wait_writable()
+        self._socket.send(b"")  # fails where the client has left meanwhile
 
     async def _wait_writable(self) -> None:
         """Wait until there is room, as long as the client takes some of what was sent before.

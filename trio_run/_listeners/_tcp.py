@@ -9,7 +9,6 @@ again after a second, by itself, and is refused.
 from __future__ import annotations
 
 import array
-import contextlib
 import math
 import socket as stdlib_socket
 import struct
@@ -17,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ._bind import Endpoint, bind_internet, check_internet, check_sockets, listen
+from ._sending import LITTLE, hold_unsent
 from ._stream import Drain, StreamListener, for_stream
 
 if TYPE_CHECKING:
@@ -66,11 +66,9 @@ class TCPEndpoint(Endpoint):
         check_sockets(self.sockets, kind, "it is not a TCP socket")
         for bound in self.sockets:
             # As trio.SocketStream has them. What is accepted inherits them: that saves a system
-            # call each. Without the second a slow client's reply would be in the kernel, and seem
-            # to be sent, long before it is; the close does not wait for it so long.
+            # call each.
             bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-            with contextlib.suppress(OSError, AttributeError):
-                bound.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NOTSENT_LOWAT, 2**14)
+            hold_unsent(bound, LITTLE)
             listen(bound, backlog)
 
     def _turn_newcomers_away(self, listening: stdlib_socket.socket) -> None:

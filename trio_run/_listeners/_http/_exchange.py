@@ -344,6 +344,7 @@ class Exchange:
             if self.broken or self._returned:
                 raise ClientDisconnected("the client is gone")
             data = CONTINUE if body is None else self._framed(body, more=more)
+            self._http.connection.more_follows = more
             await self._http.stream.send_all(data)
             if self._returned:  # meanwhile: then the connection is reset, and this is lost
                 raise ClientDisconnected("the app has returned")
