@@ -359,6 +359,20 @@ async def test_rule_p4_one_that_fails_too_often_is_a_failure(
     assert workers.status == "1 worker, 3 restarts"
 
 
+async def test_rule_p4_to_end_well_again_and_again_is_a_failure_too(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once(monkeypatch)
+    monkeypatch.setattr(_workers, "_LIMIT", 2)
+    release.write('say("READY=1")')
+    [error] = await failures_of(Workers(release.command, 1))
+    assert isinstance(error, ExceptionGroup)
+    assert error.message == "'workers 1' failed 3 times in 300 s"
+    assert {str(each) for each in error.exceptions} == {
+        "'workers 1' ended with exit code 0, and nobody had stopped it"
+    }
+
+
 async def test_rule_p4_while_another_serves_it_is_tried_on(
     release: Release, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,6 +93,16 @@ class _Worker:
             elif self.scope.deadline == math.inf:
                 self.scope.deadline = trio.current_time() + self._grace
 
+    def returned(self) -> ProcessFailed:
+        """What is wrong with it where it has ended well, but nobody has asked it to."""
+        return ProcessFailed(
+            f"{self.process.name!r} ended with exit code 0, and nobody had stopped it",
+            command=self.process.command,
+            exit_code=0,
+            signal=None,
+            stderr=(),
+        )
+
     def stop(self, cause: Cause, grace: float) -> None:
         if not self.is_stopping:
             self.is_stopping = True
@@ -123,8 +133,8 @@ class _Slot:
         lived = now - worker.began
         if lived > _WITHIN:
             self.begin_afresh()
-        if worker.error is not None:
-            self.too_many = self._backoff.failed(worker.error, now) or self.too_many
+        error = worker.error or worker.returned()
+        self.too_many = self._backoff.failed(error, now) or self.too_many
         return self._backoff.wait_after(lived)
 
 
@@ -146,10 +156,11 @@ class Workers:
     :func:`run` does.
 
     It is ``ready`` while one of its workers is. A worker that ends by itself, with whatever code,
-    is begun anew by the terms of a :class:`Restarting`, which are counted for each. One that fails
-    too often is tried on, at the longest wait, while others serve or may come back. At the start
-    that is otherwise: the first begins alone, and the others when it is ready. One that ends before
-    it was ready, or is not ready within ``ready_within``, is a failure at once.
+    is begun anew by the terms of a :class:`Restarting`, which are counted for each. An end with
+    code 0 counts as a failure, too. One that fails too often is tried on, at the longest wait,
+    while others serve or may come back. At the start that is otherwise: the first begins alone, and
+    the others when it is ready. One that ends before it was ready, or is not ready within
+    ``ready_within``, is a failure at once.
 
     Interrupted, it signals each worker with SIGTERM and waits until they have ended. The sockets
     are closed then. Those that this process has bound itself, unlike those of
