@@ -861,12 +861,14 @@ async def test_rule_p3_one_that_gives_no_sign_of_life_is_killed(
     """
     process = Process(notifying(source), notify=True, name="shop")
     process.watchdog = 0.4
+    seen: list[int | None] = []
+    process.on_change = lambda: seen.append(process.pid)
     began = trio.current_time()
     error = await process_failed(process)
     assert trio.current_time() - began > 0.8
     assert str(error) == "'shop' gave no sign of life for 0.4 s: it was killed"
     assert error.signal == signal.SIGABRT
-    assert "shop: no sign of life for 0.4 s: it is killed" in caplog.text
+    assert f"shop (pid {seen[0]}): no sign of life for 0.4 s: it is killed" in caplog.text
 
 
 async def test_rule_p3_so_is_one_that_does_not_end_by_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -533,9 +533,10 @@ async def test_rule_p4_one_that_goes_on_after_all_is_watched_again(
     release.write('for each in ("READY", "STOPPING", "READY"): say(each + "=1")\nsignal.pause()')
     workers = Workers(release.command, 1, stuck_after=0.5, grace=0.1)
     async with running(workers):
+        pid = workers._slots[0].worker.process.pid
         release.write('say("READY=1")\nwhile True:\n  say("WATCHDOG=1")\n  time.sleep(0.1)')
         await until(lambda: workers.status == "1 worker, 1 ready, 1 restart")
-    assert "workers 1: no sign of life for 0.5 s: it is killed" in caplog.text
+    assert f"workers 1 (pid {pid}): no sign of life for 0.5 s: it is killed" in caplog.text
 
 
 # Replacing.

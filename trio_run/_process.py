@@ -280,7 +280,8 @@ class Process:
             self._expect_life()
             return
         self._is_hung = True
-        logger.error("%s: no sign of life for %g s: it is killed", self.name, self.watchdog)
+        what = "%s (pid %d): no sign of life for %g s: it is killed"
+        logger.error(what, self.name, child.pid, self.watchdog)
         child.signal(signal.SIGABRT)
 
     def _fit(self) -> None:
