@@ -782,6 +782,56 @@ async def test_rule_p3_a_fork_that_ends_takes_no_ear_from_its_parent() -> None:
         await it.line_with("there: False")
 
 
+async def test_rule_p3_what_a_parent_that_was_killed_has_left_is_removed() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as where:  # a path that is not too long
+        source = f"""
+            import time
+            from trio_run import _notices
+            _notices._IN_MEMORY = {where!r}
+            notices = _notices.Notices("it")
+            print(notices.address)
+            time.sleep(1000)
+        """
+        async with open_program(script(source)) as killed, open_program(script(source)) as living:
+            left, theirs = [Path(await each.line_with(where)) for each in (killed, living)]
+            killed.signal(signal.SIGKILL)
+            await killed.exit_code()
+            assert left.exists()
+            async with open_program(script(source)) as next_one:
+                ours = Path(await next_one.line_with(where))
+                assert modes_of(left.parent, theirs, ours) == [0o666, 0o666]
+
+
+def test_rule_p3_nothing_else_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = _notices._remove_what_is_left.__wrapped__
+
+    def left() -> Path:
+        notices = _notices.Notices("it")
+        notices._socket.close()
+        return Path(notices.address)
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as where, monkeypatch.context() as patch:
+        elsewhere = Path(where, "elsewhere")
+        elsewhere.mkdir()
+        patch.setattr(_notices, "_IN_MEMORY", str(elsewhere))
+        Path(where, "trio_run-link").symlink_to(left().parent)
+        patch.setattr(_notices, "_IN_MEMORY", where)
+        coming = left()
+        coming.rename(coming.with_name("bound___"))
+        Path(where, "trio_run-new").mkdir()
+        Path(where, "trio_run-file").touch()
+        Path(where, "trio_run-of-files").mkdir()
+        Path(where, "trio_run-of-files", "file").touch()
+        before = sorted(Path(where).rglob("*"))
+        old = left()
+        with monkeypatch.context() as another_user:
+            another_user.setattr(os, "geteuid", lambda: os.getuid() + 1)
+            remove(where)
+        assert old.exists()
+        remove(where)
+        assert sorted(Path(where).rglob("*")) == before
+
+
 async def test_it_can_be_imported_from_an_archive(tmp_path: Path) -> None:
     package = Path(trio_run.__file__).parent
     with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:

@@ -6,6 +6,8 @@ What is done with it is decided by who has started the child.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import logging
 import os
 import secrets
@@ -14,7 +16,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 import trio
 
@@ -23,6 +25,8 @@ logger = logging.getLogger("trio_run")
 _HEARD = ("READY", "STATUS", "STOPPING", "WATCHDOG")
 _LARGEST = 4096  # bytes of a datagram; what is longer is cut off
 _IN_MEMORY = "/dev/shm"  # there, and writable, where a container's own file system is not
+_PREFIX = "trio_run-"  # of the directories there
+_BOUND = "bound"  # how the name of a socket begins until somebody is behind it
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -44,17 +48,18 @@ class Notices:
     def __init__(self, name: str) -> None:
         self._name = name  # of the child
         self._has_warned = False
-        where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else None
+        where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else gettempdir()
+        _remove_what_is_left(where)
         with contextlib.ExitStack() as opened:
             # A TemporaryDirectory would be removed by a fork of this process that exits.
-            directory = mkdtemp(prefix="trio_run-", dir=where)
+            directory = mkdtemp(prefix=_PREFIX, dir=where)
             opened.callback(shutil.rmtree, directory, ignore_errors=True)
             self._socket = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             self._socket.setblocking(False)
             if sys.platform == "linux":  # pragma: no branch - tested on Linux
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             secret = secrets.token_hex(16)
-            bound = Path(directory, "bound".ljust(len(secret), "_"))  # both fit, or neither
+            bound = Path(directory, _BOUND.ljust(len(secret), "_"))  # both fit, or neither
             self._socket.bind(str(bound))
             self.address = str(bound.rename(bound.with_name(secret)))
             Path(self.address).chmod(0o666)
@@ -95,6 +100,26 @@ class Notices:
                 "=, ".join(heard),
                 sender,
             )
+
+
+@functools.cache  # once in each process is enough
+def _remove_what_is_left(where: str) -> None:
+    """Remove there what processes of this user have left behind that were killed.
+
+    Only a directory whose socket nobody has open: neither its process nor a fork of that.
+    """
+    for directory in Path(where).glob(f"{_PREFIX}*"):
+        # What is left out is another's, or is just coming or going.
+        with contextlib.suppress(OSError, ValueError):
+            if directory.is_symlink() or directory.lstat().st_uid != os.geteuid():
+                continue
+            [address] = directory.iterdir()
+            if not address.is_socket() or address.name.startswith(_BOUND):
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+                if asking.connect_ex(str(address)) == errno.ECONNREFUSED:
+                    address.unlink()
+                    directory.rmdir()
 
 
 def _sender_of(ancillary: list[tuple[int, int, bytes]]) -> int:

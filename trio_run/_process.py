@@ -65,8 +65,8 @@ class Process:
     ``start_within`` for the start, and its grace for the stop, which EXTEND_TIMEOUT_USEC= does not
     change. Only what comes from its process group counts: a command that has itself run in another
     session (``setsid``) is passed over, with a warning. NOTIFY_SOCKET is a path, below ``/dev/shm``
-    or where temporary files are. A command that has another root directory does not find it, and a
-    parent that is killed leaves its directory, ``trio_run-...``, behind.
+    or where temporary files are. A command that has another root directory does not find it. What a
+    parent that is killed leaves of it there, the next one of the same user removes.
 
     Args:
       command: the program and its arguments. The program is looked for on the PATH of ``env``.
