@@ -595,10 +595,11 @@ def test_every_line_that_is_logged_is_in_the_reference_and_no_other() -> None:
     said = [
         line.removesuffix(" ...") for line in re.findall(r"^``(.*)`` : [A-Z]+$", page, re.MULTILINE)
     ]
-    for pattern in logged():
+    patterns = logged()
+    for pattern in patterns:
         assert any(map(pattern.fullmatch, said)), pattern
     for line in said:
-        assert any(pattern.fullmatch(line) for pattern in logged()), line
+        assert any(pattern.fullmatch(line) for pattern in patterns), line
 
 
 def test_what_troubleshooting_quotes_is_a_line_that_is_logged() -> None:
