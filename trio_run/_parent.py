@@ -101,7 +101,8 @@ class Doors:
         for endpoint in self._all():
             await endpoint.open(backlog)
             for listening in endpoint.sockets:
-                listening.setblocking(True)  # as a program expects that is handed one
+                if not endpoint.are_given:  # else another may have it, whose accept() would hang
+                    listening.setblocking(True)  # as a program expects that is handed one
 
     def interrupt(self, cause: Cause) -> None:
         self._cause = cause
