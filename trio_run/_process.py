@@ -280,8 +280,10 @@ class Process:
             self._expect_life()
             return
         self._is_hung = True
-        what = "%s (pid %d): no sign of life for %g s: it is killed"
-        logger.error(what, self.name, child.pid, self.watchdog)
+        logger.error(
+            "%s (pid %d): no sign of life for %g s: it is killed",
+            *(self.name, child.pid, self.watchdog),
+        )
         child.signal(signal.SIGABRT)
 
     def _fit(self) -> None:
