@@ -38,6 +38,11 @@ CRASHES = "sys.exit(3)"
 SLOW = "signal.pause()"
 
 
+def ends_in(seconds: float) -> str:
+    """Takes so long to end, even if it is told to before it waits."""
+    return f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep({seconds}), sys.exit()))\n{GOOD}"
+
+
 class Release:
     """A program that is on disk: it does what is written there when it begins."""
 
@@ -885,7 +890,7 @@ async def test_rule_p4_one_of_those_that_are_to_be_fewer_is_not_replaced(
 
 
 async def test_rule_p4_while_it_stops_it_says_who_is_left(release: Release) -> None:
-    release.write("signal.signal(signal.SIGTERM, lambda *_: time.sleep(0.3))\n" + GOOD)
+    release.write(ends_in(0.3))
     workers = Workers(release.command, 2)
     async with all_ready(workers, 2) as group:
         group.stop()
@@ -916,7 +921,7 @@ signal.pause()
 
 
 async def test_rule_p4_while_it_stops_none_is_replaced(release: Release) -> None:
-    release.write("signal.signal(signal.SIGTERM, lambda *_: time.sleep(0.3))\n" + GOOD)
+    release.write(ends_in(0.3))
     workers = Workers(release.command, 1)
     async with all_ready(workers, 1) as group:
         group.stop()
@@ -943,7 +948,7 @@ async def test_rule_p4_its_sockets_are_closed_in_the_end(release: Release) -> No
 
 @pytest.mark.parametrize("owns", [True, False])
 async def test_rule_p4_no_client_comes_any_more_when_it_stops(owns: bool, release: Release) -> None:
-    release.write("signal.signal(signal.SIGTERM, lambda *_: time.sleep(0.5))\n" + GOOD)
+    release.write(ends_in(0.5))
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         socket.socket(socket.AF_UNIX) as unix,
@@ -972,6 +977,7 @@ async def test_rule_p4_that_is_not_so_with_sockets_that_are_another_s_too(
 def stop(*_):
     open({str(tmp_path / "stops")!r}, "w")
     time.sleep(1)
+    sys.exit()
 signal.signal(signal.SIGTERM, stop)
 say("READY=1")
 open({str(tmp_path / "serves")!r}, "w")
