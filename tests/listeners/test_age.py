@@ -12,10 +12,11 @@ from wsproto.events import TextMessage
 
 from trio_run import HTTPListener, TCPListener, UnixListener, WebSocketListener, busy
 from trio_run._listeners._connection import Connection
-from trio_run.testing import read_to_end
+from trio_run.testing import read_to_end, read_until
 
 from .http_serving import Client, answer, only_http, request, serving_app
 from .http_stop.helpers import goes_away, is_last, open_websocket
+from .http_websocket.helpers import REQUEST as HANDSHAKE
 from .serving import HOST, ask, echo, serving
 
 
@@ -129,18 +130,33 @@ async def test_an_idle_connection_past_its_age_ends(path: str | None, clock: Moc
         assert 9 <= trio.current_time() <= 10
 
 
+def send_at_drain(stream: trio.SocketStream, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this sent just before the server lets the connection drain."""
+    drain = Connection.drain
+
+    def send_and_drain(connection: Connection) -> None:
+        stream.socket._sock.send(data)  # type: ignore[attr-defined]
+        drain(connection)
+
+    monkeypatch.setattr(Connection, "drain", send_and_drain)
+
+
 async def test_a_request_that_is_there_when_an_idle_connection_drains_is_answered(
     clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving_app(app, max_age=10) as server, await server.connect() as stream:
-        drain = Connection.drain
-
-        def send_and_drain(connection: Connection) -> None:
-            stream.socket._sock.send(request())  # type: ignore[attr-defined]
-            drain(connection)
-
-        monkeypatch.setattr(Connection, "drain", send_and_drain)
+        send_at_drain(stream, request(), monkeypatch)
         await is_last(Client(stream), b"")
+
+
+async def test_a_websocket_that_is_asked_for_as_its_connection_drains_is_told_to_come_back(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving_app(app, max_age=10) as server, await server.connect() as stream:
+        send_at_drain(stream, HANDSHAKE, monkeypatch)
+        assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        going_away = b"\x88\x0c\x03\xe9going away"
+        assert await read_until(stream, b"away") == going_away
 
 
 async def test_a_response_past_the_age_is_finished_and_so_is_what_is_asked_next(

@@ -41,7 +41,7 @@ class WebSocket(Incoming):
     """
 
     def __init__(self, http: HTTPConnection, scope: dict[str, Any]) -> None:
-        if http.connection.draining:
+        if http.service.listener.draining:  # one that drains by its age is closed once it is open
             raise Refusal(503, _WHY)
         self._handshake = Handshake(http.parser, http.service.max_message_size)
         super().__init__(http, self._handshake.protocol)
@@ -80,7 +80,7 @@ class WebSocket(Incoming):
             await self._refuse(403, message.get("reason") or "the server refuses this WebSocket")
         elif kind != "websocket.accept":
             raise RuntimeError(f"the app sent {kind!r} before it accepted or refused the WebSocket")
-        elif self._connection.draining:
+        elif self._http.service.listener.draining:
             await self._refuse(503, _WHY)
             raise ClientDisconnected("the server is going away")
         else:
