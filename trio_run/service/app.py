@@ -14,7 +14,7 @@ from typing import Any
 
 from trio_run import CannotStart, Group, Restarting, SignalReceiver, every, run
 
-from .config import NAME, ConfigError, read_config
+from .config import NAME, ConfigError, misspelled, read_config
 from .jobs import Jobs
 from .log import set_up_logging
 from .settings import Settings
@@ -30,6 +30,8 @@ def main() -> int:
     try:
         settings = Settings(lambda: read_config(sys.argv[1:], os.environ))
         set_up_logging(settings.now.log_level)
+        for sentence in misspelled(os.environ):
+            logger.warning(sentence)
         group = make_group(settings)
     except (ConfigError, CannotStart) as exc:
         print(f"{NAME}: {exc}", file=sys.stderr)
@@ -51,9 +53,10 @@ def make_group(settings: Settings) -> Group:
     group.add(page)
     jobs = Jobs()
     group.on_event(jobs.tell_lost)
-    # Not all of the grace: how it ends is still to be shown and logged.
-    grace = 0.9 * (config.grace - config.lame_duck)
-    worker = group.add(Restarting(lambda: jobs, name="jobs"), grace=grace)
+    # When the grace is over all are cut, the status page too. A worker that hangs is cut before, so
+    # that the page still shows it: the last tenth is for that.
+    without_last_tenth = 0.9 * (config.grace - config.lame_duck)
+    worker = group.add(Restarting(lambda: jobs, name="jobs"), grace=without_last_tenth)
     group.add(every(60, tell_counts, jobs), name="ticker", needs=[worker])
     door = make_door(make_app(settings, jobs), config)
     serving = group.add(door, needs=[worker])

@@ -8,8 +8,9 @@ delete ``_read_file`` and what calls it, and settings.py.
 import argparse
 import logging
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def read_config(arguments: Sequence[str], environ: Mapping[str, str]) -> Config:
         elif variable in environ:
             values[name] = _parse(name, environ[variable], variable)
     return Config(**values)
+
+
+def misspelled(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that are nearly the name of a setting: a sentence for each."""
+    known = ["CONFIG", *(each.name.upper() for each in fields(Config))]
+    for variable in environ:
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name not in known:
+            for near in get_close_matches(name, known, n=1):
+                yield f"{variable} sets nothing: is it to be {PREFIX}{near}?"
 
 
 def _read_file(path: str) -> dict[str, Any]:

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ..config import PREFIX, Config, ConfigError, read_config
+from ..config import (
+    PREFIX,
+    Config,
+    ConfigError,
+    misspelled,
+    read_config,
+)
 
 
 def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -19,6 +25,15 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('greeting = "Hi!"\n')
     assert read_config([], {f"{PREFIX}CONFIG": str(file)}) == Config(greeting="Hi!")
+
+
+def test_a_variable_that_is_misspelled_is_told_and_others_are_not() -> None:
+    names = ["PROT", "LOGLEVEL", "PORT", "CONFIG", "SECRET", "GREETING"]
+    environ = dict.fromkeys([*(PREFIX + each for each in names), "PROT"], "1")
+    assert list(misspelled(environ)) == [
+        f"{PREFIX}PROT sets nothing: is it to be {PREFIX}PORT?",
+        f"{PREFIX}LOGLEVEL sets nothing: is it to be {PREFIX}LOG_LEVEL?",
+    ]
 
 
 def test_without_any_it_is_the_defaults_and_only_this_machine_reaches_it() -> None:

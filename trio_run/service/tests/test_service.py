@@ -1,5 +1,6 @@
 """The program as people run it: a process, with its options, its signals and its exit code."""
 
+import os
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ import httpx
 
 from trio_run.testing import Program, open_program
 
-from ..config import NAME
+from ..config import NAME, PREFIX
 
 MODULE = "trio_run.service"
 COMMAND = [sys.executable, "-m", MODULE, "--port", "0", "--status-port", "0"]
@@ -63,6 +64,11 @@ async def test_what_cannot_be_right_is_one_sentence() -> None:
     async with open_program([*COMMAND, "--port", "x"]) as service:
         assert await service.exit_code() == 2
     assert service.output == f"{NAME}: --port must be a whole number, not 'x'\n"
+
+
+async def test_a_variable_that_sets_nothing_is_in_the_log() -> None:
+    async with open_program(COMMAND, env={**os.environ, f"{PREFIX}GREETNG": "Hi!"}) as service:
+        await service.line_with(f"{PREFIX}GREETNG sets nothing: is it to be {PREFIX}GREETING?")
 
 
 async def test_a_port_in_use_is_one_sentence() -> None:
