@@ -291,6 +291,11 @@ def test_what_a_client_can_t_ask_is_one_sentence(
     assert said.count("\n") == 1
 
 
+def test_a_client_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask.main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m trio_run.lessons.ask URL")
+
+
 # Each lesson, in order. Many are played at the same time: most of it is waiting.
 
 AT_ONCE = 12

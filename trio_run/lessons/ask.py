@@ -17,6 +17,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+USAGE = "usage: python -m trio_run.lessons.ask URL [WORD ...]   (URL: tcp://127.0.0.1:7030, say)"
 PATIENCE = 10.0  # seconds for the reply to a datagram, which may be lost
 
 
@@ -24,8 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Ask once; returns the exit code, 1 if there was no answer."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
-        print("To be called with a URL: tcp://127.0.0.1:7030, say, and words", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
         return 2
+    if arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
     url = urllib.parse.urlsplit(arguments[0])
     ways = {"tcp": _tcp, "udp": _udp, "ws": _websocket, "http": _http}
     if url.scheme not in ways or url.hostname is None or url.port is None:
