@@ -1,5 +1,9 @@
-"""The skeleton under load: 500 clients that send without pause, and a stop at a random moment."""
+"""The skeleton under load: 500 clients that send without pause, and a stop at a random moment.
 
+TEST_LOAD_ROUNDS says how many such stops there are.
+"""
+
+import os
 import random
 import re
 import signal
@@ -17,7 +21,7 @@ from ..programs import python
 from .running import FREE_PORTS
 
 CLIENTS = 500
-ROUNDS = 20
+ROUNDS = int(os.environ.get("TEST_LOAD_ROUNDS", "8"))
 GRACE = 30
 
 # Counts its own descriptors before and after; an unclosed one that is collected in between is an
