@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import outcome
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -435,3 +436,23 @@ async def test_a_look_at_what_may_be_there_does_not_wait(how: str) -> None:
     assert connection.hung_up is (how in ("its end", "a reset"))
     client.close()
     await connection.aclose()
+
+
+async def test_what_wakes_a_task_is_an_outcome_that_may_be_used_again_and_again() -> None:
+    def sends() -> Any:
+        seen.append((yield))
+        yield "sent"
+
+    async def asends() -> Any:
+        seen.append((yield))
+        yield "sent"
+
+    seen: list[object] = []
+    for _ in range(2):
+        next(gen := sends())
+        assert _readiness.WOKEN.send(gen) == "sent"
+        await anext(agen := asends())
+        assert await _readiness.WOKEN.asend(agen) == "sent"
+        await agen.aclose()
+        assert outcome.capture(_readiness.WOKEN.unwrap) == outcome.Value(None)
+    assert seen == [None] * 4

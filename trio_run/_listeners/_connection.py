@@ -327,28 +327,30 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
 
         Whoever calls this at each input is the only one who reads.
         """
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if self.draining or self._input_is_over:
             max_bytes = self._readable(max_bytes)
             if max_bytes == 0:
                 if self._carries_tls:
                     raise InputEnded("the listener is draining")
                 return b""
-        if not self._watch.may_have_input:
+        watch = self._watch
+        if not watch.may_have_input:
             return None
         try:
             data = self._socket.recv(max_bytes)
         except BlockingIOError:
-            self._watch.found_nothing()
+            watch.found_nothing()
             return None
         except OSError as exc:
             self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
-        self._watch.has_read(len(data), max_bytes)
+        watch.has_read(len(data), max_bytes)
         if self._left is not None:
             self._left = max(0, self._left - len(data)) if data else 0
         # With TLS it begins with a handshake, and behind a proxy with a header.
-        if not (self._has_asked or self._carries_tls or self.shaking_hands):
+        if not self._has_asked and not (self._carries_tls or self.shaking_hands):
             self.has_asked()
         return data
 

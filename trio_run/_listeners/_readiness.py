@@ -28,15 +28,34 @@ import select
 import socket as stdlib_socket
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import outcome
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 
 _AT_ONCE = 1000  # events, then others get their turn
 _FRESH = 0.001  # seconds in which a look at all events stays true enough
+
+
+class _Woken(outcome.Outcome[None]):
+    """What a task is woken with. A Value may be used once, and to make one for each wake takes
+    longer than all else that is done for it here.
+    """
+
+    def unwrap(self) -> None:
+        pass
+
+    def send(self, gen: Generator[Any, None, Any]) -> Any:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        return await agen.asend(None)
+
+
+WOKEN = _Woken()
 
 
 class Watch:
@@ -111,15 +130,14 @@ class _EpollWatch(Watch):
     def wake(self) -> None:
         if self._task is not None:
             task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, WOKEN)
 
     def notice(self, flags: int) -> None:
         """An event has come."""
         self.may_have_input = True
-        if flags & _ENDS:
-            self.has_ended = True
-        if flags & select.EPOLLPRI:
-            self.trusts_short_reads = False
+        if flags != _INPUT:
+            self.has_ended = self.has_ended or flags & _ENDS != 0
+            self.trusts_short_reads = self.trusts_short_reads and not flags & select.EPOLLPRI
         if self._task is not None:
             self.wake()
         elif self._call is not None:
@@ -172,9 +190,9 @@ class Readiness:
         """Returns whether there may be more."""
         assert self._epoll is not None
         events = self._epoll.poll(0, _AT_ONCE)
+        watches = self._watches
         for number, flags in events:
-            watch = self._watches[number]
-            if watch is not None:
+            if (watch := watches[number]) is not None:
                 watch.notice(flags)
         self._looked = time.perf_counter()
         return len(events) == _AT_ONCE
@@ -208,7 +226,8 @@ class Readiness:
         ended.set()
 
 
-_ENDS = _EVENTS = 0
+_ENDS = _EVENTS = _INPUT = 0
 if hasattr(select, "epoll"):  # pragma: no branch - tested on Linux
+    _INPUT = select.EPOLLIN
     _ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
     _EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET

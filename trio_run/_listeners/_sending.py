@@ -41,7 +41,10 @@ class SendTimeout(trio.BrokenResourceError):
 
 
 class Sender(Busyness):
-    """A connection, as far as it sends."""
+    """A connection, as far as it sends.
+
+    On the way of each message a check is called only where it will fail: calls are dear.
+    """
 
     __slots__ = (
         "_carries_tls",
@@ -70,7 +73,8 @@ class Sender(Busyness):
         self._waited = False  # since a task last let the others run
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._claim_sending()
+        if self._sending:
+            self._claim_sending()
         # TLS has looked for a cancel already, and loses what it gives us if we don't send it.
         if not self._carries_tls:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -80,7 +84,8 @@ class Sender(Busyness):
         size, sent = len(view), 0
         self._sending = True
         try:
-            self._check_sendable()
+            if self._closed or self._sent_eof:
+                self._check_sendable()
             while sent < size:
                 try:
                     sent += self._socket.send(memoryview(view)[sent:] if sent else view)
