@@ -27,6 +27,7 @@ from ._listeners._unix import UnixEndpoint
 from ._run import run
 from ._signals import SignalReceiver
 from ._status._listener import StatusPage
+from ._terminal import ParentsSignals
 from ._workers import Workers
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Doors:
         self.lame_duck = lame_duck
         self._cause: Cause | None = None
         self._interrupted = trio.Event()
+        self.hangup_was_ignored = False  # as nohup has it
 
     @property
     def sockets(self) -> dict[str, list[socket.socket]]:
@@ -87,6 +89,7 @@ class Doors:
         wanted = {**ignored, "SIGCHLD": signal.SIG_DFL}
         here = [(getattr(signal, each, None), to) for each, to in wanted.items()]
         before = [(each, signal.signal(each, to)) for each, to in here if each is not None]
+        self.hangup_was_ignored = (getattr(signal, "SIGHUP", None), signal.SIG_IGN) in before
         try:
             trio.run(self._open, 0xFFFF if backlog is None else backlog)
             yield
@@ -261,7 +264,8 @@ def run_parent(
         except ImportError as exc:
             raise Refused(str(exc)) from None
     known = {signal.Signals[each]: function for each, function in handlers.items()}
-    group.add(SignalReceiver(handlers=known))
+    outlives_terminal = doors.hangup_was_ignored
+    group.add(SignalReceiver(handlers=known) if outlives_terminal else ParentsSignals(known))
     member = group.add(children)
     # With a lame duck the workers go on accepting, and have to know of the stop at once.
     group.add(doors, needs=() if doors.lame_duck else (member,))

@@ -43,6 +43,7 @@ from ._run import run
 from ._signals import SignalReceiver
 from ._status._listener import StatusPage
 from ._systemd import inherited_sockets
+from ._terminal import has_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,7 +193,7 @@ def _stop_signals(group: Group, options: argparse.Namespace) -> tuple[signal.Sig
     if not hasattr(signal, "SIGHUP"):  # pragma: no cover - tested on Linux
         return usual
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup has it
-    if not options.worker and not is_ignored and _has_terminal():
+    if not options.worker and not is_ignored and has_terminal():
         return (*usual, signal.SIGHUP)
     # Nothing, also while the app is loaded. SIG_IGN would be handed on to what it starts.
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
@@ -204,14 +205,6 @@ def _stop_signals(group: Group, options: argparse.Namespace) -> tuple[signal.Sig
 
     group.add(SignalReceiver(handlers={signal.SIGHUP: nothing}))  # and it stops at the usual ones
     return ()
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 def _scheme(options: argparse.Namespace) -> str:
