@@ -69,6 +69,9 @@ async def test_what_cannot_be_right_is_one_sentence() -> None:
 async def test_a_variable_that_sets_nothing_is_in_the_log() -> None:
     async with open_program(COMMAND, env={**os.environ, f"{PREFIX}GREETNG": "Hi!"}) as service:
         await service.line_with(f"{PREFIX}GREETNG sets nothing: is it to be {PREFIX}GREETING?")
+        await said_url(service, "the service is at ")
+        service.signal(signal.SIGTERM)
+        assert await service.exit_code() == 0
 
 
 async def test_a_port_in_use_is_one_sentence() -> None:
