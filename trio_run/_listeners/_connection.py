@@ -439,9 +439,10 @@ class Connection(Sender, trio.abc.HalfCloseableStream):
     async def reset(self, sent_before: int) -> None:
         """Close it so that the client sees that a reply is not whole.
 
-        What was sent before that reply, so many bytes of all, is waited for.
+        What was sent before that reply, so many bytes of all, is waited for. Nothing of the reply
+        itself is: a send that was cut knows no more than its own part of it.
         """
-        self._tear(sent_before)
+        self._torn, self._sent_whole = True, sent_before
         await self.aclose()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import h11
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_run._listeners._sending import MUCH
 
@@ -101,3 +101,10 @@ async def test_rule_05_it_ends_in_a_reset_where_the_grace_is_over_first() -> Non
         with pytest.raises((trio.BrokenResourceError, h11.RemoteProtocolError)):
             await client.read()
     assert app.sent == app.size - PART
+
+
+async def test_rule_08_a_reply_that_is_cut_is_not_waited_for(clock: MockClock) -> None:
+    """The parts that were sent whole are no more use to its client than the one that was not."""
+    async with replying(LongReply(MANY), grace=1) as (server, _):
+        await server.stop()
+        assert server.report.duration == pytest.approx(1)
