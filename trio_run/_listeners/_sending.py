@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import socket as stdlib_socket
+import sys
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 # How many bytes the kernel may hold that are not on their way yet, before a send waits. LITTLE, as
 # trio.SocketStream has it: else a slow client's reply would seem to be sent long before it is, and
-# the close does not wait for it so long. That costs a long reply a third of its rate; so while more
-# of it follows, there may be MUCH.
+# the close does not wait for it so long. That costs a long reply a third of its rate; so from the
+# first large part that has to wait to the end of the reply there may be MUCH. Not so elsewhere than
+# on Linux: nobody can tell there that a slow client takes some of it.
 LITTLE = 2**14
-MUCH = 2**20
+MUCH = 2**20 if sys.platform == "linux" else LITTLE
 
 _LOOKS = 4  # in a send_timeout, whether the client has taken something
 
@@ -50,11 +52,11 @@ class Sender(Busyness):
         "_carries_tls",
         "_closed",
         "_has_sent_half",
-        "_holds_much",
         "_sending",
         "_sent_eof",
         "_socket",
         "_waited",
+        "may_hold_much",
         "more_follows",
         "send_timeout",
     )
@@ -65,7 +67,7 @@ class Sender(Busyness):
         self.send_timeout = math.inf  # seconds in which the client takes nothing of what is sent
         self.more_follows = False  # of the same reply: what is sent now need not be with its client
         self._carries_tls = False
-        self._holds_much = False
+        self.may_hold_much = False  # until that is sent: wait_nearly_all_sent()
         self._sending = False
         self._has_sent_half = False  # of what is being sent
         self._sent_eof = False
@@ -91,13 +93,10 @@ class Sender(Busyness):
                     sent += self._socket.send(memoryview(view)[sent:] if sent else view)
                 except BlockingIOError:
                     self._has_sent_half = sent > 0
-                    if self.more_follows and not self._holds_much:
-                        self._holds_much = hold_unsent(self._socket, MUCH)
+                    if self.more_follows and size > LITTLE and not self.may_hold_much:
+                        self.may_hold_much = hold_unsent(self._socket, MUCH)
                     await self._wait_writable()
                     waited = True
-            if self._holds_much and not self.more_follows:
-                await self._wait_nearly_all_sent()
-                waited = True
         except OSError as exc:
             self._broken = True
             raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
@@ -116,6 +115,27 @@ class Sender(Busyness):
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
+    async def wait_nearly_all_sent(self) -> None:
+        """The end of a long reply: it has not been sent while much of it is held back.
+
+        Raises:
+          trio.BrokenResourceError: if the client is gone, and has not taken all.
+        """
+        self._claim_sending()
+        self.may_hold_much = False
+        self._sending = self._has_sent_half = True
+        try:
+            hold_unsent(self._socket, LITTLE)
+            await self._wait_writable()
+            if not_taken(self._socket):
+                self._socket.send(b"")  # fails where the client is gone
+        except OSError as exc:
+            self._broken = True
+            raise trio.BrokenResourceError(f"connection broken: {exc}") from exc
+        finally:
+            self._sending = self._has_sent_half = False
+        self._waited = True
+
     def has_waited(self) -> None:
         """The running task has just let the others run: it need not when it sends."""
         self._waited = True
@@ -133,13 +153,6 @@ class Sender(Busyness):
     def _claim_sending(self) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this connection")
-
-    async def _wait_nearly_all_sent(self) -> None:
-        """The end of a long reply: it has not been sent while much of it is held back."""
-        self._holds_much = False
-        hold_unsent(self._socket, LITTLE)
-        await self._wait_writable()
-        self._socket.send(b"")  # fails where the client has left meanwhile
 
     async def _wait_writable(self) -> None:
         """Wait until there is room, as long as the client takes some of what was sent before.

@@ -344,8 +344,11 @@ class Exchange:
             if self.broken or self._returned:
                 raise ClientDisconnected("the client is gone")
             data = CONTINUE if body is None else self._framed(body, more=more)
-            self._http.connection.more_follows = more
+            connection = self._http.connection
+            connection.more_follows = more and body is not None
             await self._http.stream.send_all(data)
+            if connection.may_hold_much and not more:
+                await connection.wait_nearly_all_sent()
             if self._returned:  # meanwhile: then the connection is reset, and this is lost
                 raise ClientDisconnected("the app has returned")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
