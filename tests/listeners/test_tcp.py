@@ -14,14 +14,7 @@ from trio_run import CannotStart, Group, GroupFailed, TCPListener
 from trio_run.testing import running
 
 from .. import TIMEOUT
-from .test_stream import (
-    HOST,
-    ask,
-    echo,
-    listening_at,
-    open_descriptors,
-    serving,
-)
+from .serving import HOST, ask, echo, listening_at, open_descriptors, serving
 
 
 @pytest.fixture
