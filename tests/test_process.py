@@ -821,7 +821,10 @@ def test_rule_p3_nothing_else_is_removed(monkeypatch: pytest.MonkeyPatch) -> Non
         Path(where, "trio_run-new").mkdir()
         Path(where, "trio_run-file").touch()
         Path(where, "trio_run-of-files").mkdir()
-        Path(where, "trio_run-of-files", "file").touch()
+        Path(where, "trio_run-of-files", "f" * 32).touch()
+        Path(where, "trio_run-web").mkdir()
+        with socket.socket(socket.AF_UNIX) as another_program:
+            another_program.bind(f"{where}/trio_run-web/web.sock")
         before = sorted(Path(where).rglob("*"))
         old = left()
         with monkeypatch.context() as another_user:

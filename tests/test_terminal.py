@@ -76,19 +76,56 @@ async def test_one_that_has_outlived_its_terminal_is_a_service(
     async with running(signals, trio.sleep_forever) as group:
         await trio.sleep(10)
         is_there = False
-        await trio.sleep(3)
+        await trio.sleep(5)
         signal.raise_signal(signal.SIGHUP)
         await trio.sleep(1)
         assert (reloads, group.state) == (1, State.RUNNING)
 
 
+@pytest.mark.parametrize("meanwhile", ["a replacing", "suspended"])
+async def test_a_terminal_that_is_closed_while_it_can_not_look_stops_it(
+    meanwhile: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_there, reloads = True, 0
+
+    async def reload() -> None:
+        nonlocal reloads
+        reloads += 1
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(_terminal, "has_terminal", lambda: is_there)
+    async with running(_terminal.ParentsSignals({signal.SIGHUP: reload}), hang) as group:
+        if meanwhile == "a replacing":
+            signal.raise_signal(signal.SIGHUP)
+            await wait_all_tasks_blocked()
+        mock_clock.jump(10)
+        is_there = False
+        signal.raise_signal(signal.SIGHUP)
+        await wait_all_tasks_blocked()
+        assert group.state is State.STOPPING
+        assert reloads == (meanwhile == "a replacing")
+        group.stop(grace=0)
+    assert group.report.cause.reason == "its terminal was closed"
+
+
+async def test_one_that_never_had_a_terminal_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    reloaded = trio.Event()
+    monkeypatch.setattr(_terminal, "has_terminal", lambda: False)
+    signals = _terminal.ParentsSignals({signal.SIGHUP: reloaded.set})
+    async with running(signals, trio.sleep_forever) as group:
+        signal.raise_signal(signal.SIGHUP)
+        await reloaded.wait()
+        assert group.state is State.RUNNING
+
+
+async def hang() -> None:
+    with busy():
+        await trio.sleep_forever()
+
+
 async def test_in_a_terminal_a_second_signal_cuts_what_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def hang() -> None:
-        with busy():
-            await trio.sleep_forever()
-
     monkeypatch.setattr(_terminal, "has_terminal", lambda: True)
     group = Group()
     group.add(_terminal.ParentsSignals({signal.SIGHUP: lambda: None}))

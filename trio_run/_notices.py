@@ -10,13 +10,14 @@ import errno
 import functools
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
 import struct
 import sys
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
+from tempfile import mkdtemp
 
 import trio
 
@@ -26,7 +27,7 @@ _HEARD = ("READY", "STATUS", "STOPPING", "WATCHDOG")
 _LARGEST = 4096  # bytes of a datagram; what is longer is cut off
 _IN_MEMORY = "/dev/shm"  # there, and writable, where a container's own file system is not
 _PREFIX = "trio_run-"  # of the directories there
-_BOUND = "bound"  # how the name of a socket begins until somebody is behind it
+_SECRET = re.compile("[0-9a-f]{32}")  # how a socket in one is named, once somebody is behind it
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -48,8 +49,10 @@ class Notices:
     def __init__(self, name: str) -> None:
         self._name = name  # of the child
         self._has_warned = False
-        where = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK | os.X_OK) else gettempdir()
-        _remove_what_is_left(where)
+        where = None
+        if os.access(_IN_MEMORY, os.W_OK | os.X_OK):
+            where = _IN_MEMORY
+            _remove_what_is_left(where)  # not elsewhere: that may be another machine's, too
         with contextlib.ExitStack() as opened:
             # A TemporaryDirectory would be removed by a fork of this process that exits.
             directory = mkdtemp(prefix=_PREFIX, dir=where)
@@ -59,7 +62,7 @@ class Notices:
             if sys.platform == "linux":  # pragma: no branch - tested on Linux
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             secret = secrets.token_hex(16)
-            bound = Path(directory, _BOUND.ljust(len(secret), "_"))  # both fit, or neither
+            bound = Path(directory, "bound".ljust(len(secret), "_"))  # both fit, or neither
             self._socket.bind(str(bound))
             self.address = str(bound.rename(bound.with_name(secret)))
             Path(self.address).chmod(0o666)
@@ -114,7 +117,7 @@ def _remove_what_is_left(where: str) -> None:
             if directory.is_symlink() or directory.lstat().st_uid != os.geteuid():
                 continue
             [address] = directory.iterdir()
-            if not address.is_socket() or address.name.startswith(_BOUND):
+            if not (_SECRET.fullmatch(address.name) and address.is_socket()):
                 continue
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
                 if asking.connect_ex(str(address)) == errno.ECONNREFUSED:

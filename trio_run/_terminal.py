@@ -33,12 +33,12 @@ def has_terminal() -> bool:
 
 
 class ParentsSignals(SignalReceiver):
-    """It stops the group, too, at a SIGHUP that comes since the terminal was closed."""
+    """It stops the group, too, at a SIGHUP that comes because the terminal was closed."""
 
     def __init__(self, handlers: Mapping[signal.Signals, Callable[[], object]]) -> None:
-        self._reload = handlers[signal.SIGHUP]
-        self._seen = -math.inf  # when the terminal was there
-        super().__init__(handlers={**handlers, signal.SIGHUP: self._hung_up})
+        super().__init__(handlers=handlers)
+        self._had_terminal = has_terminal()
+        self._gone_since = math.inf
 
     async def execute(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -48,15 +48,18 @@ class ParentsSignals(SignalReceiver):
             await super().execute(task_status=task_status)  # it ends by a cancel alone
 
     async def _look(self) -> None:
-        while has_terminal():
-            self._seen = trio.current_time()
+        while has_terminal():  # noqa: ASYNC110 - nobody tells of it
             await trio.sleep(_LOOK)
+        self._gone_since = trio.current_time()
 
-    def _hung_up(self) -> object:
-        """One that has lived on without its terminal is a service from then on."""
-        if has_terminal() or trio.current_time() - self._seen > 2 * _LOOK:
-            return self._reload()
+    def _is_dealt_with(self, signum: signal.Signals) -> bool:
+        if signum != signal.SIGHUP or not self._had_terminal or has_terminal():
+            return False
+        # One that has lived on without its terminal is a service from then on. When it was seen
+        # last says nothing: we may have been suspended since.
+        if trio.current_time() - self._gone_since > 2 * _LOOK:
+            return False
         group = current_group()
         assert group is not None
         group.stop("its terminal was closed")
-        return None
+        return True
