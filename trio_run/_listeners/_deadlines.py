@@ -51,6 +51,8 @@ class Deadlines(abc.ABC, Generic[T]):
             self._start_soon(self._look_at_all)
 
     def discard(self, connection: T) -> None:
+        if connection not in self.connections:  # nobody's time is limited, as a rule
+            return
         self.connections.discard(connection)
         if not self.connections:
             self._heap.clear()
