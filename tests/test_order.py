@@ -5,6 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pytest
+
 from trio_run._order import Order
 
 
@@ -132,3 +134,15 @@ def test_all_leave_in_an_order_that_keeps_the_rules(needs, daemons, choice) -> N
     workers = [gone.index(one) for one in graph if one not in daemons]
     last = [gone.index(one) for one in graph if one in daemons]
     assert not workers or not last or max(workers) < min(last)
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_one_that_has_left_has_no_turn_when_the_last_that_needed_it_leaves(daemon: bool) -> None:
+    """It had nothing to be interrupted for. Others may still be here, that go before it."""
+    order: Order[str] = Order()
+    order.enter("store", daemon=daemon)
+    order.enter("api")
+    order.enter("waits for the store", needs=["store"])
+    order.leave("store")
+    assert order.leave("waits for the store") == ["store"]
+    assert not order.is_turn("store")

@@ -100,5 +100,7 @@ class Order(Generic[T]):
         return one in self._users
 
     def is_turn(self, one: T) -> bool:
-        """May it be interrupted, when all are to stop?"""
-        return not self.is_needed(one) and not (one in self._daemons and self._workers)
+        """Is it here, and may it be interrupted, when all are to stop?"""
+        if one in self._daemons:
+            return not (self._workers or self.is_needed(one))
+        return one in self._workers and not self.is_needed(one)
