@@ -53,7 +53,7 @@ class Deadlines(abc.ABC, Generic[T]):
     def discard(self, connection: T) -> None:
         if connection not in self.connections:  # nobody's time is limited, as a rule
             return
-        self.connections.discard(connection)
+        self.connections.remove(connection)
         if not self.connections:
             self._heap.clear()
             self._sleep.deadline = -math.inf
